@@ -1,0 +1,131 @@
+"""Rules between the parts of an instance: what no single field can know."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from shardwright.ingest.refuse import nearest, one_of
+from shardwright.schema.cluster import GpuSpec
+from shardwright.schema.errors import FieldError
+from shardwright.schema.instance import Instance
+from shardwright.schema.workload import BYTES_PER_PARAMETER, Lengths
+
+
+def consistency_errors(instance: Instance) -> list[FieldError]:
+    """Every contradiction between fields, with the field that should change."""
+    return [
+        *_context(instance),
+        *_gpu_figures(instance),
+        *_prices(instance),
+        *_fixed_layers(instance),
+        *_fixed_degrees(instance),
+    ]
+
+
+def _mean_tokens(lengths: Lengths) -> float:
+    if lengths.histogram is not None:
+        weight = sum(w for _, w in lengths.histogram)
+        return sum(tokens * w for tokens, w in lengths.histogram) / weight
+    return float(lengths.constant or lengths.mean or 0)
+
+
+def _context(instance: Instance) -> Iterator[FieldError]:
+    workload, model = instance.workload, instance.model
+    at, room = "workload.max_context_tokens", workload.max_context_tokens
+    prompt = _mean_tokens(workload.input_tokens)
+    answer = _mean_tokens(workload.output_tokens)
+    if prompt + answer > room:
+        need = f"{prompt:.10g} input and {answer:.10g} output tokens of a request"
+        yield FieldError(at, str(room), f"at least the {need} (means where they vary)")
+    longest = model.max_position_tokens
+    if longest is not None and room > longest:
+        allowed = f"at most the {longest} positions of {model.name}"
+        yield FieldError(at, str(room), allowed)
+
+
+def _used_types(instance: Instance) -> dict[str, GpuSpec]:
+    used = sorted({group.gpu for group in instance.cluster.nodes})
+    return {name: instance.cluster.gpu_types[name] for name in used}
+
+
+def _gpu_figures(instance: Instance) -> Iterator[FieldError]:
+    """The formats that are computed in need a peak rate and an efficiency.
+
+    Weights in a format that the GPU does not compute are unpacked to the
+    activations' format (weight-only quantisation).
+    """
+    precision = instance.precision
+    for name, spec in instance.cluster.gpu_types.items():
+        yield from _unknown_dtypes(name, spec)
+    for name, spec in _used_types(instance).items():
+        at = f"cluster.gpu_types.{name}"
+        if precision.activations not in spec.dense_tflops:
+            yield FieldError(
+                f"{at}.dense_tflops",
+                _keys(spec.dense_tflops),
+                f"{precision.activations} is needed (precision.activations)",
+            )
+        native = {precision.weights} & spec.dense_tflops.keys()
+        for dtype in sorted(native | {precision.activations}):
+            if dtype not in spec.calibration.matmul_efficiency:
+                yield FieldError(
+                    f"{at}.calibration.matmul_efficiency",
+                    _keys(spec.calibration.matmul_efficiency),
+                    f"{dtype} is needed (precision)",
+                )
+
+
+def _keys(mapping: dict[str, float]) -> str:
+    return ", ".join(sorted(mapping)) or "nothing"
+
+
+def _unknown_dtypes(name: str, spec: GpuSpec) -> Iterator[FieldError]:
+    tables = {
+        "dense_tflops": spec.dense_tflops,
+        "calibration.matmul_efficiency": spec.calibration.matmul_efficiency,
+    }
+    for table, mapping in tables.items():
+        for dtype in sorted(mapping.keys() - BYTES_PER_PARAMETER.keys()):
+            hint = nearest(dtype, BYTES_PER_PARAMETER)
+            yield FieldError(
+                f"cluster.gpu_types.{name}.{table}.{dtype}",
+                str(mapping[dtype]),
+                hint + one_of(BYTES_PER_PARAMETER),
+            )
+
+
+def _prices(instance: Instance) -> Iterator[FieldError]:
+    if instance.limits.max_cost_usd_per_hour is not None:
+        reason = "limits.max_cost_usd_per_hour"
+    elif "cost" in instance.goals():
+        reason = "the goal cost"
+    else:
+        return
+    for name, spec in _used_types(instance).items():
+        if spec.price_usd_per_hour is None:
+            at = f"cluster.gpu_types.{name}.price_usd_per_hour"
+            yield FieldError(at, "nothing", f"a price is needed for {reason}")
+
+
+def _fixed_layers(instance: Instance) -> Iterator[FieldError]:
+    fix, layers = instance.fix, len(instance.model.layers)
+    if fix.layers is not None and sum(fix.layers) != layers:
+        found = f"{sum(fix.layers)} layers in {len(fix.layers)} stages"
+        yield FieldError("fix.layers", found, f"they add up to {layers} layers")
+    if fix.layers is not None and fix.pp is not None and len(fix.layers) != fix.pp:
+        found = f"{len(fix.layers)} stages"
+        yield FieldError("fix.layers", found, f"one entry per stage (fix.pp {fix.pp})")
+
+
+def _fixed_degrees(instance: Instance) -> Iterator[FieldError]:
+    fix, limits, workload = instance.fix, instance.limits, instance.workload
+    stages = fix.pp or (len(fix.layers) if fix.layers else None)
+    at = "fix.pp" if fix.pp else "fix.layers"
+    for path, value, most, reason in (
+        (at, stages, len(instance.model.layers), "layers of the model"),
+        (at, stages, limits.max_pipeline_stages, "limits.max_pipeline_stages"),
+        ("fix.tp", fix.tp, limits.max_tensor_parallel, "limits.max_tensor_parallel"),
+        ("fix.sequences", fix.sequences, workload.max_batch, "workload.max_batch"),
+    ):
+        if value is not None and most is not None and value > most:
+            yield FieldError(path, str(value), f"at most {most} ({reason})")

@@ -1,0 +1,134 @@
+"""Workload, SLOs, limits, precision, engine, objective: what is asked of the plan."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from shardwright.schema.base import (
+    Count,
+    Document,
+    Index,
+    NonNegative,
+    Positive,
+    Share,
+    Size,
+    Tokens,
+    Tolerance,
+)
+
+
+class Lengths(Document):
+    """Distribution of a length in tokens: constant, lognormal, or a histogram.
+
+    Exactly one of ``constant``, ``mean`` (with ``cv``, the coefficient of variation
+    of a lognormal law) and ``histogram`` (pairs of tokens and weight) is given.
+    """
+
+    constant: Tokens | None = None
+    mean: Annotated[Positive, Field(ge=1, le=1e8)] | None = None
+    cv: Annotated[NonNegative, Field(le=100)] | None = None
+    histogram: (
+        Annotated[tuple[tuple[Tokens, Positive], ...], Field(min_length=1)] | None
+    ) = None
+
+    @model_validator(mode="after")
+    def _one_form(self) -> Lengths:
+        given = [
+            f for f in ("constant", "mean", "histogram") if getattr(self, f) is not None
+        ]
+        if len(given) != 1:
+            raise ValueError(
+                f"exactly one of constant, mean, histogram is needed; found {given}"
+            )
+        if (self.cv is not None) != (self.mean is not None):
+            raise ValueError("mean and cv belong together")
+        return self
+
+
+class Workload(Document):
+    """Requests and the engine's room for them.
+
+    ``max_batch`` bounds the sequences resident in one replica (max-num-seqs).
+    ``kv_reserve`` p99 keeps room for the 99th percentile of the resident tokens,
+    max_context for every sequence at full context.
+    """
+
+    request_rate_per_s: Positive | None = None
+    input_tokens: Lengths
+    output_tokens: Lengths
+    max_batch: Annotated[int, Field(ge=1, le=65_536)] = 256
+    max_context_tokens: Tokens
+    kv_reserve: Literal["p99", "max_context"] = "p99"
+    prefix_cache_hit_ratio: Annotated[NonNegative, Field(lt=1)] = 0.0
+
+
+class SloTarget(Document):
+    """An upper limit on one latency at one percentile (or on the mean)."""
+
+    metric: Literal["ttft", "prefill", "tpot", "itl", "e2e"]
+    percentile: Annotated[Positive, Field(lt=100)] | Literal["mean"] = "mean"
+    limit_ms: Positive
+
+
+class Limits(Document):
+    """Bounds on resources and balance; see docs/rules.md for every rule."""
+
+    memory_fraction: Share = 0.9
+    reserve_per_gpu_bytes: Size = Field(alias="reserve_per_gpu", default=0)
+    memory_imbalance: Tolerance | None = None
+    compute_imbalance: Tolerance | None = None
+    communication_share: Share | None = None
+    spare_gpus: Index = 0
+    max_gpus: Count | None = None
+    max_cost_usd_per_hour: Positive | None = None
+    max_pipeline_stages: Annotated[int, Field(ge=1, le=256)] = 16
+    max_tensor_parallel: Annotated[int, Field(ge=1, le=1024)] | None = None
+
+
+DType = Literal["bf16", "fp16", "fp8", "int8", "fp4", "int4"]
+
+
+class Precision(Document):
+    """Number formats. Embeddings, LM head and norms are held in ``activations``."""
+
+    weights: DType = "bf16"
+    kv_cache: Literal["bf16", "fp16", "fp8", "int8"] = "bf16"
+    activations: Literal["bf16", "fp16"] = "bf16"
+
+
+class EngineRules(Document):
+    """Switches of the engine's own rules; a missing one takes the engine's default."""
+
+    micro_batches_equal_stages: bool | None = None
+    equal_shape_per_stage: bool | None = None
+    heads_divisible: bool | None = None
+
+
+class Engine(Document):
+    """The engine that is to run the plan."""
+
+    name: Literal["vllm", "sglang", "trtllm", "generic"] = "vllm"
+    rules: EngineRules = EngineRules()
+
+
+class Grid(Document):
+    """Operating points to choose from; what is not given takes the default grid."""
+
+    sequences: tuple[Annotated[int, Field(ge=1, le=65_536)], ...] | None = None
+    prefill_chunk_tokens: tuple[Tokens, ...] | None = None
+    micro_batches: tuple[Count, ...] | None = None
+
+
+Goal = Literal["gpus", "cost", "throughput", "tpot", "ttft"]
+
+BYTES_PER_PARAMETER: dict[str, tuple[int, int]] = {
+    "bf16": (2, 1),
+    "fp16": (2, 1),
+    "fp8": (1, 1),
+    "int8": (1, 1),
+    "fp4": (1, 2),
+    "int4": (1, 2),
+}
+"""Numerator and denominator of the bytes of one value."""
