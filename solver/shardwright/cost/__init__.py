@@ -1,0 +1,1 @@
+"""The physics: memory, compute, communication and the replica law (no solver)."""

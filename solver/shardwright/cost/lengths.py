@@ -1,0 +1,103 @@
+"""Moments of request lengths, and the KV room and prompt work that follow from them.
+
+Formulas: docs/cost-model.md section 1 and 2. Everything is an exact rational.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+from math import isqrt
+
+from shardwright.schema.workload import Lengths, Workload
+
+_P99_Z = Fraction(233, 100)
+_MICRO = 10**6
+
+
+def exact(value: float | int) -> Fraction:
+    """The decimal that was written, not its binary neighbour."""
+    return Fraction(repr(value))
+
+
+def ceil_div(numerator: int, denominator: int) -> int:
+    """Smallest integer not below numerator/denominator."""
+    return -(-numerator // denominator)
+
+
+def ceil_fraction(value: Fraction) -> int:
+    """Smallest integer not below ``value``."""
+    return ceil_div(value.numerator, value.denominator)
+
+
+def moments(law: Lengths) -> tuple[Fraction, Fraction, Fraction]:
+    """E[X], E[X^2], E[X^3] of a length law, in tokens."""
+    if law.constant is not None:
+        n = Fraction(law.constant)
+        return n, n**2, n**3
+    if law.mean is not None and law.cv is not None:
+        mean, spread = exact(law.mean), 1 + exact(law.cv) ** 2
+        return mean, mean**2 * spread, mean**3 * spread**3
+    pairs = [(Fraction(x), exact(w)) for x, w in law.histogram or ()]
+    total = sum((w for _, w in pairs), Fraction(0))
+    first, second, third = (
+        sum((x**k * w for x, w in pairs), Fraction(0)) / total for k in (1, 2, 3)
+    )
+    return first, second, third
+
+
+@dataclass(frozen=True)
+class RequestMix:
+    """What the length laws mean for prompt work and KV room (tokens)."""
+
+    output_mean: Fraction
+    prompt_work: Fraction
+    context_mean: Fraction
+    context_variance: Fraction
+    attended_mean: Fraction
+    max_context: int
+    reserve_full_context: bool
+
+    @classmethod
+    def of(cls, workload: Workload) -> RequestMix:
+        """The mix of a workload."""
+        l1, l2, _ = moments(workload.input_tokens)
+        o1, o2, o3 = moments(workload.output_tokens)
+        hit = exact(workload.prefix_cache_hit_ratio)
+        context = l1 + o2 / (2 * o1)
+        return cls(
+            output_mean=o1,
+            prompt_work=l1 * (1 - hit),
+            context_mean=context,
+            context_variance=l2 + l1 * o2 / o1 + o3 / (3 * o1) - context**2,
+            attended_mean=l2 / l1 * (1 + hit) / 2,
+            max_context=workload.max_context_tokens,
+            reserve_full_context=workload.kv_reserve == "max_context",
+        )
+
+    def prompt_tokens(self, micro_batch: int) -> int:
+        """Prompt tokens c of one micro-batch in balance."""
+        return ceil_fraction(micro_batch * self.prompt_work / self.output_mean)
+
+    def chunks(self, chunk_tokens: int) -> int:
+        """Prefill iterations K of a mean prompt."""
+        return ceil_fraction(self.prompt_work / chunk_tokens)
+
+    def chunk_work(self, chunk_tokens: int) -> int:
+        """Prompt tokens s of one prefill iteration of a mean prompt."""
+        return ceil_fraction(self.prompt_work / self.chunks(chunk_tokens))
+
+    def kv_tokens(self, sequences: int) -> int:
+        """Token room R(M) that ``sequences`` resident sequences need."""
+        full = sequences * self.max_context
+        if self.reserve_full_context:
+            return full
+        square = _P99_Z**2 * sequences * self.context_variance * _MICRO**2
+        root = Fraction(_ceil_sqrt(ceil_fraction(square)), _MICRO)
+        room = ceil_fraction(sequences * self.context_mean + root)
+        return max(min(full, room), self.max_context)
+
+
+def _ceil_sqrt(value: int) -> int:
+    root = isqrt(value)
+    return root if root * root == value else root + 1
