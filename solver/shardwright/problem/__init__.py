@@ -1,8 +1,9 @@
 """The integer problem compiled from documents and cost tables."""
 
 from shardwright.problem.compile import Compiler as Compiler
-from shardwright.problem.compile import EngineSwitches as EngineSwitches
 from shardwright.problem.compile import compile_problem as compile_problem
+from shardwright.problem.integers import Problem as Problem
+from shardwright.problem.limits import EngineSwitches as EngineSwitches
 from shardwright.problem.types import ROUNDING as ROUNDING
 from shardwright.problem.types import Bounds as Bounds
 from shardwright.problem.types import Design as Design
@@ -13,7 +14,6 @@ from shardwright.problem.types import IntArray as IntArray
 from shardwright.problem.types import Island as Island
 from shardwright.problem.types import PlacedReplica as PlacedReplica
 from shardwright.problem.types import Point as Point
-from shardwright.problem.types import Problem as Problem
 from shardwright.problem.types import Rules as Rules
 from shardwright.problem.types import Signature as Signature
 from shardwright.problem.types import StageChoice as StageChoice

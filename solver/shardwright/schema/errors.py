@@ -44,6 +44,9 @@ class UnsupportedRule(ShardwrightError):
         self.rule = rule
         super().__init__(f"solver {solver!r} does not model {rule!r}")
 
+    def __reduce__(self) -> tuple[type[UnsupportedRule], tuple[str, str]]:
+        return type(self), (self.solver, self.rule)
+
 
 class InstanceTooLarge(ShardwrightError):
     """A program would exceed the size that its solver is allowed to build."""
@@ -63,3 +66,6 @@ class CheckFailed(ShardwrightError):
     def __init__(self, violations: list[str]) -> None:
         self.violations = violations
         super().__init__("\n".join(["the plan fails the checker:", *violations]))
+
+    def __reduce__(self) -> tuple[type[CheckFailed], tuple[list[str]]]:
+        return type(self), (self.violations,)

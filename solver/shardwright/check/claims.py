@@ -1,0 +1,197 @@
+"""What the plan claims of itself, and decisions that were fixed beforehand."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from fractions import Fraction
+
+from shardwright.check.case import Case, Rule
+from shardwright.check.exact import NS_PER_MS, RELATIVE_TOLERANCE, Number
+from shardwright.check.figures import Figures, ReplicaFigures
+from shardwright.check.limits import priced
+from shardwright.check.report import RuleRow, equal
+from shardwright.schema.instance import Fix
+from shardwright.schema.result import ObjectiveValue
+
+PARTS = ("weights", "kv_cache", "activations", "communication", "framework")
+
+
+def memory_parts(case: Case) -> Iterator[RuleRow]:
+    """each of the five parts of a stage = the recomputed one"""
+    for stage in case.stages():
+        for part in PARTS:
+            claim = getattr(stage.stage.memory_bytes, part)
+            own = getattr(stage.memory, part)
+            yield equal("memory_parts", stage.label, f"{part} is", claim, own, "B")
+
+
+def decode_time(case: Case) -> Iterator[RuleRow]:
+    """abs(τ_s - (ρ(m, c) + Σ τ_g(m, c))) <= 1e-9·τ_s + 1 ns·(layers + 1)"""
+    for stage in case.stages():
+        yield equal(
+            "decode_time",
+            stage.label,
+            "decode_time_ns is",
+            stage.stage.decode_time_ns,
+            stage.decode.total_ns,
+            "ns",
+            allowance=stage.decode.allowance_ns(),
+        )
+
+
+def prefill_time(case: Case) -> Iterator[RuleRow]:
+    """abs(σ_s - (ρ(m, s) + Σ τ_g(m, s))) <= 1e-9·σ_s + 1 ns·(layers + 1)"""
+    for stage in case.stages():
+        yield equal(
+            "prefill_time",
+            stage.label,
+            "prefill_time_ns is",
+            stage.stage.prefill_time_ns,
+            stage.prefill.total_ns,
+            "ns",
+            allowance=stage.prefill.allowance_ns(),
+        )
+
+
+def tpot(case: Case) -> Iterator[RuleRow]:
+    """Θ = max(q·T, S) of the claimed stage times; each hop within 1 ns"""
+    for replica in case.figures.replicas:
+        claim, own = replica.replica.latency.tpot_ns, replica.stated.tpot_ns
+        yield equal("tpot", replica.label, "tpot_ns is", claim, own, "ns")
+
+
+def prefill_latency(case: Case) -> Iterator[RuleRow]:
+    """Π = Σ σ_s + Σ θ + (K - 1)·max σ_s of the claimed stage times; hops within 1 ns"""
+    for replica in case.figures.replicas:
+        claim, own = replica.replica.latency.prefill_ns, replica.stated.prefill_ns
+        yield equal("prefill_latency", replica.label, "prefill_ns is", claim, own, "ns")
+
+
+def ttft(case: Case) -> Iterator[RuleRow]:
+    """TTFT = ⌈Θ/(2q)⌉ + Π"""
+    for replica in case.figures.replicas:
+        claim, own = replica.replica.latency.ttft_ns, replica.stated.ttft_ns
+        yield equal("ttft", replica.label, "ttft_ns is", claim, own, "ns")
+
+
+def rate(case: Case) -> Iterator[RuleRow]:
+    """rate = ⌊M·10^12/Θ⌋"""
+    for replica in case.figures.replicas:
+        claim = replica.replica.latency.rate_mtok_per_s
+        own = replica.stated.rate_mtok_per_s
+        yield equal("rate", replica.label, "rate_mtok_per_s is", claim, own, "mtok/s")
+
+
+def objective_value(case: Case) -> Iterator[RuleRow]:
+    """abs(claimed - recomputed) <= 1e-9·recomputed, for each goal that has a value"""
+    for goal in case.objectives:
+        if goal.value is not None:
+            yield _objective_row(case, goal, Fraction(goal.value))
+
+
+def _objective_row(case: Case, goal: ObjectiveValue, claim: Fraction) -> RuleRow:
+    own, unit = goal_value(case.figures, goal.name)
+    entity = f"objective {goal.name}"
+    row = equal(
+        "objective_value",
+        entity,
+        "value is",
+        claim,
+        own,
+        unit,
+        allowance=own * RELATIVE_TOLERANCE,
+    )
+    if not unit:
+        return replace(row, holds=False, detail="the checker does not know this goal")
+    return priced(case, row) if goal.name == "cost" else row
+
+
+def goal_value(figures: Figures, goal: str) -> tuple[Number, str]:
+    """The recomputed value of a goal and its unit; no unit for an unknown goal."""
+    values: dict[str, tuple[Number, str]] = {
+        "gpus": (figures.gpus_used, "GPU"),
+        "cost": (Fraction(figures.cost_micro_usd_per_hour, 10**6), "USD/h"),
+        "throughput": (Fraction(figures.rate_mtok_per_s(), 1000), "tokens/s"),
+        "tpot": (Fraction(figures.tpot_ns(), NS_PER_MS), "ms"),
+        "ttft": (Fraction(figures.ttft_ns(), NS_PER_MS), "ms"),
+    }
+    return values.get(goal, (0, ""))
+
+
+def fix(case: Case) -> Iterator[RuleRow]:
+    """each decision fixed by the instance holds for every replica"""
+    asked, replicas = case.instance.fix, case.figures.replicas
+    if asked.dp is not None:
+        yield equal("fix", "plan", "dp is", len(replicas), asked.dp, "replicas")
+    for replica in replicas:
+        yield from _fixed_numbers(asked, replica)
+        yield from _fixed_stages(asked, replica)
+
+
+def _fixed_numbers(asked: Fix, replica: ReplicaFigures) -> Iterator[RuleRow]:
+    point = replica.point
+    decisions = (
+        ("pp", len(replica.stages), asked.pp, "stages"),
+        ("sequences", point.sequences, asked.sequences, "sequences"),
+        ("prefill_chunk_tokens", point.chunk, asked.prefill_chunk_tokens, "tokens"),
+        ("micro_batches", point.micro_batches, asked.micro_batches, "micro-batches"),
+    )
+    for name, found, wanted, unit in decisions:
+        if wanted is not None:
+            yield equal("fix", replica.label, f"{name} is", found, wanted, unit)
+
+
+def _fixed_stages(asked: Fix, replica: ReplicaFigures) -> Iterator[RuleRow]:
+    for stage in replica.stages if asked.tp is not None else ():
+        yield equal("fix", stage.label, "tp is", stage.tp, asked.tp or 0, "GPU")
+    if asked.layers is None:
+        return
+    stages, wanted = len(replica.stages), len(asked.layers)
+    yield equal("fix", replica.label, "stages of layers are", stages, wanted, "stages")
+    for stage, layers in zip(replica.stages, asked.layers, strict=False):
+        start, end = stage.stage.layers
+        yield equal("fix", stage.label, "layers are", end - start, layers, "layer")
+
+
+def grid(case: Case) -> Iterator[RuleRow]:
+    """each figure of the operating point is in the grid's list, where one is given"""
+    lists = case.instance.grid
+    for replica in case.figures.replicas:
+        point, who = replica.point, replica.label
+        figures = (
+            ("sequences", point.sequences, lists.sequences, "sequences"),
+            ("prefill_chunk_tokens", point.chunk, lists.prefill_chunk_tokens, "tokens"),
+            (
+                "micro_batches",
+                point.micro_batches,
+                lists.micro_batches,
+                "micro-batches",
+            ),
+        )
+        for name, found, allowed, unit in figures:
+            if allowed is not None:
+                nearest = min(allowed, key=lambda value: abs(value - found), default=0)
+                yield equal(
+                    "grid",
+                    who,
+                    f"{name} is",
+                    found,
+                    nearest,
+                    unit,
+                    detail=f"the grid has {', '.join(map(str, allowed))}",
+                )
+
+
+CLAIMS: tuple[Rule, ...] = (
+    memory_parts,
+    decode_time,
+    prefill_time,
+    tpot,
+    ttft,
+    prefill_latency,
+    rate,
+    objective_value,
+    fix,
+    grid,
+)

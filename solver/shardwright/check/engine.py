@@ -1,0 +1,89 @@
+"""Rules of the engine, where they are on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from shardwright.check.case import Case, Rule
+from shardwright.check.report import RuleRow, at_most, equal
+from shardwright.schema.instance import Instance
+from shardwright.schema.model import LayerKind
+
+_STRICT_ENGINES = ("vllm", "sglang", "trtllm")
+
+
+def is_on(instance: Instance, rule: str) -> bool:
+    """The instance's switch, or the engine's default: all on, ``generic`` all off."""
+    switch: bool | None = getattr(instance.engine.rules, rule)
+    return instance.engine.name in _STRICT_ENGINES if switch is None else switch
+
+
+def heads_divisible(case: Case) -> Iterator[RuleRow]:
+    """H mod tp = 0 and (K_h mod tp = 0 or tp mod K_h = 0), for every kind"""
+    if not is_on(case.instance, "heads_divisible"):
+        return
+    kinds = case.instance.model.layer_kinds
+    for stage in case.stages():
+        wrong = [_heads(kind) for kind in kinds if not _divides(kind, stage.tp)]
+        yield at_most(
+            "heads_divisible",
+            stage.label,
+            f"layer kinds whose heads do not split over tp {stage.tp} are",
+            len(wrong),
+            0,
+            "kinds",
+            detail=", ".join(wrong),
+        )
+
+
+def _divides(kind: LayerKind, tp: int) -> bool:
+    if kind.attention is None:
+        return True
+    heads, kv_heads = kind.attention.heads, kind.attention.kv_heads
+    return heads % tp == 0 and (kv_heads % tp == 0 or tp % kv_heads == 0)
+
+
+def _heads(kind: LayerKind) -> str:
+    assert kind.attention is not None
+    heads, kv_heads = kind.attention.heads, kind.attention.kv_heads
+    return f"{kind.name} has {heads} heads and {kv_heads} KV heads"
+
+
+def equal_shape_per_stage(case: Case) -> Iterator[RuleRow]:
+    """all stages of a replica have one shape"""
+    if not is_on(case.instance, "equal_shape_per_stage"):
+        return
+    for replica in case.figures.replicas:
+        shapes = {stage.stage.shape for stage in replica.stages}
+        degrees = ", ".join(f"tp {stage.tp}" for stage in replica.stages)
+        yield at_most(
+            "equal_shape_per_stage",
+            replica.label,
+            "different stage shapes are",
+            len(shapes),
+            1,
+            "shapes",
+            detail=degrees,
+        )
+
+
+def micro_batches_equal_stages(case: Case) -> Iterator[RuleRow]:
+    """q = p"""
+    if not is_on(case.instance, "micro_batches_equal_stages"):
+        return
+    for replica in case.figures.replicas:
+        yield equal(
+            "micro_batches_equal_stages",
+            replica.label,
+            "micro_batches (q) is",
+            replica.point.micro_batches,
+            len(replica.stages),
+            "micro-batches",
+        )
+
+
+ENGINE: tuple[Rule, ...] = (
+    heads_divisible,
+    equal_shape_per_stage,
+    micro_batches_equal_stages,
+)

@@ -1,0 +1,48 @@
+"""Exact numbers: what a document writes in decimals is computed with as written."""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+
+from shardwright.schema.workload import BYTES_PER_PARAMETER
+
+Number = int | Fraction
+
+RELATIVE_TOLERANCE = Fraction(1, 10**9)
+"""How far a claimed time may lie from the own one before both are rounded."""
+
+NS_PER_S = 10**9
+NS_PER_MS = 10**6
+NS_PER_US = 10**3
+
+
+def exact(value: float) -> Fraction:
+    """The decimal as written: 0.85 is 17/20, not the nearest binary fraction."""
+    return Fraction(repr(value))
+
+
+def bytes_per_value(dtype: str) -> Fraction:
+    """Bytes of one number of the format; half a byte for four bits."""
+    return Fraction(*BYTES_PER_PARAMETER[dtype])
+
+
+def whole_bytes(value: Number) -> int:
+    """Bytes rounded up."""
+    return math.ceil(value)
+
+
+def whole_ns(seconds: Number) -> int:
+    """Seconds as nanoseconds, rounded up."""
+    return math.ceil(seconds * NS_PER_S)
+
+
+def us_in_s(microseconds: float) -> Fraction:
+    """Microseconds of a document as exact seconds."""
+    return exact(microseconds) / 10**6
+
+
+def ceil_sqrt(value: int) -> int:
+    """The smallest integer whose square is at least ``value``."""
+    root = math.isqrt(value)
+    return root if root * root == value else root + 1

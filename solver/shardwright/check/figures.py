@@ -1,0 +1,267 @@
+"""Every figure of a plan, recomputed from the instance."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import pairwise
+
+from shardwright.check.exact import exact
+from shardwright.check.inventory import Inventory
+from shardwright.check.law import Hops, Law, replica_law, settled
+from shardwright.check.lengths import Mix, mix_of
+from shardwright.check.memory import memory_cap_bytes, memory_of
+from shardwright.check.stage import Point, StageView, point_of
+from shardwright.check.times import StageTime, hop_ns, return_ns, stage_time
+from shardwright.schema.instance import Instance
+from shardwright.schema.model import LayerKind
+from shardwright.schema.plan import GpuRank, MemoryParts, Plan, Replica, Stage
+
+
+@dataclass(frozen=True)
+class StageFigures:
+    """One stage: what is claimed (``stage``) and what it comes to."""
+
+    label: str
+    stage: Stage
+    gpu_type: str
+    memory: MemoryParts
+    memory_cap_bytes: int
+    decode: StageTime
+    prefill: StageTime
+
+    @property
+    def tp(self) -> int:
+        """Tensor-parallel degree of the stage."""
+        return self.stage.shape.tp
+
+    def decode_time_ns(self) -> int:
+        """τ_s: the claim where it holds, else the own value."""
+        claim = self.stage.decode_time_ns
+        return claim if self.decode.accepts(claim) else self.decode.total_ns
+
+    def prefill_time_ns(self) -> int:
+        """σ_s: the claim where it holds, else the own value."""
+        claim = self.stage.prefill_time_ns
+        return claim if self.prefill.accepts(claim) else self.prefill.total_ns
+
+
+@dataclass(frozen=True)
+class ReplicaFigures:
+    """One replica. ``law`` follows from true stage times, ``stated`` from claimed ones.
+
+    The two are equal when every claimed stage time holds.
+    """
+
+    label: str
+    replica: Replica
+    point: Point
+    stages: tuple[StageFigures, ...]
+    hops: Hops
+    law: Law
+    stated: Law
+
+    def gpus(self) -> int:
+        """G: GPUs of the replica."""
+        return sum(stage.tp for stage in self.stages)
+
+    def communication_ns(self) -> int:
+        """Collectives of one iteration, hops, and the return."""
+        inside = sum(stage.decode.communication_ns for stage in self.stages)
+        return inside + self.hops.decode_total_ns()
+
+    def communication_share(self) -> Fraction:
+        """Communication over S."""
+        return _ratio(self.communication_ns(), self.law.pass_ns)
+
+    def memory_imbalance(self) -> Fraction:
+        """(max − mean)/mean of the bytes of the replica's GPUs."""
+        return _excess([(s.tp, s.memory.total()) for s in self.stages])
+
+    def compute_imbalance(self) -> Fraction:
+        """(max − mean)/mean of the stage times of the replica's GPUs."""
+        return _excess([(s.tp, s.decode_time_ns()) for s in self.stages])
+
+    def bubble(self) -> Fraction:
+        """Share of GPU time that is idle at the operating point."""
+        busy = sum(s.tp * s.decode_time_ns() for s in self.stages)
+        whole = self.gpus() * self.law.tpot_ns
+        return 1 - _ratio(self.point.micro_batches * busy, whole)
+
+    def flush_bubble(self) -> Fraction:
+        """(p − 1)/(q + p − 1), for reports that quote it."""
+        others = len(self.stages) - 1
+        return Fraction(others, self.point.micro_batches + others)
+
+
+@dataclass(frozen=True)
+class Figures:
+    """The plan as a whole."""
+
+    mix: Mix
+    replicas: tuple[ReplicaFigures, ...]
+    gpus_used: int
+    gpus_available: int
+    cost_micro_usd_per_hour: int
+    unpriced_types: tuple[str, ...]
+
+    def rate_mtok_per_s(self) -> int:
+        """Output tokens per second of all replicas, in thousandths."""
+        return sum(replica.law.rate_mtok_per_s for replica in self.replicas)
+
+    def requests_per_s(self) -> Fraction:
+        """Requests per second of all replicas."""
+        return self.rate_mtok_per_s() / (1000 * self.mix.mean_output)
+
+    def tpot_ns(self) -> int:
+        """The largest TPOT of a replica."""
+        return max(replica.law.tpot_ns for replica in self.replicas)
+
+    def ttft_ns(self) -> int:
+        """The largest TTFT of a replica."""
+        return max(replica.law.ttft_ns for replica in self.replicas)
+
+
+def figures_of(instance: Instance, plan: Plan, inventory: Inventory) -> Figures:
+    """Recompute everything that the cost model says of the plan."""
+    mix = mix_of(instance.workload)
+    builder = _Builder(instance, mix, inventory)
+    replicas = tuple(
+        builder.replica(f"replica {r}", replica)
+        for r, replica in enumerate(plan.replicas())
+    )
+    stages = [stage for replica in replicas for stage in replica.stages]
+    prices = {stage.gpu_type: _price(instance, stage.gpu_type) for stage in stages}
+    return Figures(
+        mix=mix,
+        replicas=replicas,
+        gpus_used=sum(len(stage.stage.gpus) for stage in stages),
+        gpus_available=inventory.available_gpus(),
+        cost_micro_usd_per_hour=sum(
+            len(stage.stage.gpus) * (prices[stage.gpu_type] or 0) for stage in stages
+        ),
+        unpriced_types=tuple(name for name, price in prices.items() if price is None),
+    )
+
+
+def _price(instance: Instance, gpu_type: str) -> int | None:
+    """Micro-USD per hour of one GPU, rounded up."""
+    price = instance.cluster.gpu_types[gpu_type].price_usd_per_hour
+    return None if price is None else math.ceil(exact(price) * 10**6)
+
+
+_StageKey = tuple[Point, str, int, tuple[int, int], int, int]
+_StageValue = tuple[MemoryParts, StageTime, StageTime]
+
+
+class _Builder:
+    """Computes replicas; equal stages of a fleet are computed once."""
+
+    def __init__(self, instance: Instance, mix: Mix, inventory: Inventory) -> None:
+        self._instance = instance
+        self._mix = mix
+        self._inventory = inventory
+        self._known: dict[_StageKey, _StageValue] = {}
+        kinds = instance.model.layer_kinds
+        self._layers = tuple(kinds[i] for i in instance.model.kind_indices())
+
+    def replica(self, label: str, replica: Replica) -> ReplicaFigures:
+        point = point_of(replica.operating_point, self._mix)
+        views = self._views(replica, point)
+        stages = tuple(
+            self._stage(f"{label} stage {s}", stage, view)
+            for s, (stage, view) in enumerate(zip(replica.stages, views, strict=True))
+        )
+        hops = self._hops(replica, views, point)
+        law = self._law(point, hops, stages)
+        stated = replica_law(
+            point,
+            self._mix,
+            hops,
+            [stage.decode_time_ns for stage in replica.stages],
+            [stage.prefill_time_ns for stage in replica.stages],
+        )
+        if law == stated:
+            law = settled(law, point, self._mix, hops, replica.latency)
+        stated = settled(stated, point, self._mix, hops, replica.latency)
+        return ReplicaFigures(label, replica, point, stages, hops, law, stated)
+
+    def _views(self, replica: Replica, point: Point) -> tuple[StageView, ...]:
+        return tuple(
+            StageView(
+                instance=self._instance,
+                mix=self._mix,
+                point=point,
+                spec=self._instance.cluster.gpu_types[self._type(stage)],
+                tp=stage.shape.tp,
+                kinds=self._kinds(stage.layers),
+                index=index,
+                stages=len(replica.stages),
+            )
+            for index, stage in enumerate(replica.stages)
+        )
+
+    def _type(self, stage: Stage) -> str:
+        return self._inventory.timed_type(stage.gpu_type, stage.gpus)
+
+    def _kinds(self, layers: tuple[int, int]) -> tuple[LayerKind, ...]:
+        return self._layers[layers[0] : layers[1]]
+
+    def _stage(self, label: str, stage: Stage, view: StageView) -> StageFigures:
+        gpu_type = self._type(stage)
+        place = (stage.layers, view.index, view.stages)
+        key = (view.point, gpu_type, view.tp, *place)
+        if key not in self._known:
+            self._known[key] = (
+                memory_of(view),
+                stage_time(view, view.point.prompt_tokens),
+                stage_time(view, view.point.prefill_tokens),
+            )
+        memory, decode, prefill = self._known[key]
+        cap = memory_cap_bytes(self._instance, view.spec)
+        return StageFigures(label, stage, gpu_type, memory, cap, decode, prefill)
+
+    def _hops(
+        self, replica: Replica, views: tuple[StageView, ...], point: Point
+    ) -> Hops:
+        m = point.micro_batch_sequences
+        back = return_ns(self._instance) if len(views) > 1 else 0
+        decode = self._hop_row(replica, views, m + point.prompt_tokens)
+        return Hops(
+            decode, self._hop_row(replica, views, m + point.prefill_tokens), back
+        )
+
+    def _hop_row(
+        self, replica: Replica, views: tuple[StageView, ...], tokens: int
+    ) -> tuple[int, ...]:
+        return tuple(
+            hop_ns(views[i], views[i + 1], tokens, self._together(here, there))
+            for i, (here, there) in enumerate(pairwise(replica.stages))
+        )
+
+    def _together(self, here: Stage, there: Stage) -> bool:
+        """True when both stages lie on one island (unknown GPUs do not count)."""
+        return len(self._inventory.islands(here.gpus, there.gpus)) <= 1
+
+    def _law(self, point: Point, hops: Hops, stages: tuple[StageFigures, ...]) -> Law:
+        decode = [stage.decode_time_ns() for stage in stages]
+        prefill = [stage.prefill_time_ns() for stage in stages]
+        return replica_law(point, self._mix, hops, decode, prefill)
+
+
+def gpu_name(gpu: GpuRank) -> str:
+    """NODE/INDEX."""
+    return f"{gpu.node}/{gpu.gpu}"
+
+
+def _ratio(part: int, whole: int) -> Fraction:
+    return Fraction(part, whole) if whole else Fraction(0)
+
+
+def _excess(weighted: list[tuple[int, int]]) -> Fraction:
+    """max·Σt/Σ(t·value) − 1, which is (max − mean)/mean over the GPUs."""
+    total = sum(tp * value for tp, value in weighted)
+    gpus = sum(tp for tp, _ in weighted)
+    largest = max(value for _, value in weighted)
+    return _ratio(largest * gpus, total) - (1 if total else 0)

@@ -1,0 +1,16 @@
+"""All rules, in the order of the report (docs/rules.md is the same table)."""
+
+from __future__ import annotations
+
+from shardwright.check.case import Rule
+from shardwright.check.claims import CLAIMS
+from shardwright.check.engine import ENGINE
+from shardwright.check.limits import LIMITS
+from shardwright.check.structure import STRUCTURE
+
+CHECKS: dict[str, Rule] = {
+    rule.__name__: rule for rule in (*STRUCTURE, *ENGINE, *LIMITS, *CLAIMS)
+}
+
+RULES: dict[str, str] = {name: rule.__doc__ or "" for name, rule in CHECKS.items()}
+"""Name of every rule and its mathematical statement."""

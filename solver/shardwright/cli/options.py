@@ -1,0 +1,117 @@
+"""Options that stand for fields of the instance: read strictly, as the file is."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from typing import Any, get_args
+
+from shardwright.schema.errors import FieldError, InvalidInstance
+from shardwright.schema.instance import Fix, Instance
+from shardwright.schema.workload import Goal
+
+_ALIASES = {"chunk": "prefill_chunk_tokens", "q": "micro_batches", "m": "sequences"}
+_FIX_FORM = "tp=2,pp=4,layers=20+20+20+20,dp=1,sequences=64,chunk=2048,micro_batches=4"
+
+
+def override(instance: Instance, *, fix: str | None, objective: str | None) -> Instance:
+    """The instance with what ``--fix`` and ``--objective`` say in its place."""
+    changes: dict[str, Any] = {}
+    if fix is not None:
+        changes["fix"] = parse_fix(fix, instance.fix)
+    if objective is not None:
+        changes["objective"] = parse_objective(objective)
+    if not changes:
+        return instance
+    changed = instance.model_copy(update=changes)
+    _refuse_contradictions(changed)
+    return changed
+
+
+def _refuse_contradictions(instance: Instance) -> None:
+    from shardwright.ingest.consistency import consistency_errors
+
+    errors = consistency_errors(instance)
+    if errors:
+        raise InvalidInstance("command line", [_renamed(error) for error in errors])
+
+
+def _renamed(error: FieldError) -> FieldError:
+    head, _, field = error.path.partition(".")
+    path = f"--fix {field}" if head == "fix" else error.path
+    return FieldError(path, error.found, error.allowed)
+
+
+def parse_fix(text: str, given: Fix) -> Fix:
+    """Decisions of ``--fix``; fields that it does not name keep the file's value."""
+    fields: dict[str, Any] = {}
+    for part in text.split(","):
+        name, equals, value = (piece.strip() for piece in part.partition("="))
+        field = _ALIASES.get(name, name)
+        if field not in Fix.model_fields or not equals:
+            raise _refused("--fix", part, f"NAME=VALUE as in {_FIX_FORM}")
+        if field in fields:
+            raise _refused(f"--fix {name}", part, "each decision once")
+        fields[field] = _fix_value(name, field, value)
+    return given.model_copy(update=fields)
+
+
+def _fix_value(name: str, field: str, value: str) -> int | tuple[int, ...]:
+    if field != "layers":
+        return _count(name, value)
+    return tuple(_count(name, count) for count in value.split("+"))
+
+
+def _count(name: str, text: str) -> int:
+    count = int(text) if text.isascii() and text.isdigit() and len(text) < 8 else 0
+    if not 1 <= count <= 10**6:
+        raise _refused(f"--fix {name}", text, "a whole number from 1 to 1000000")
+    return count
+
+
+def parse_objective(text: str) -> tuple[Goal, ...]:
+    """Goals in order, first the most important."""
+    known: dict[str, Goal] = {goal: goal for goal in get_args(Goal)}
+    names = [name.strip() for name in text.split(",")]
+    for name in names:
+        if name not in known:
+            raise _refused("--objective", name, f"one of {', '.join(known)}")
+    if len(set(names)) != len(names):
+        raise _refused("--objective", text, "each goal once")
+    return tuple(known[name] for name in names)
+
+
+def parse_gap(text: str) -> Fraction:
+    """A relative gap: 0.1% or 0.001."""
+    number, percent = text.strip().removesuffix("%"), text.strip().endswith("%")
+    try:
+        gap = Fraction(number) / (100 if percent else 1)
+    except (ValueError, ZeroDivisionError):
+        gap = Fraction(-1)
+    if not 0 <= gap < 1:
+        raise _refused("--gap", text, "a share from 0 to below 1, as 0.1% or 0.001")
+    return gap
+
+
+def parse_seconds(seconds: float) -> float:
+    """A time limit; NaN passes every comparison that refuses, so it is named."""
+    if not 0 <= seconds <= 1e9:
+        raise _refused("--time-limit", f"{seconds:g}", "seconds from 0 to 1e9")
+    return seconds
+
+
+def parse_tables(text: str | None) -> list[str] | None:
+    """Names of tables; None stands for the default ones."""
+    from shardwright.plan.answer import table_names
+
+    if text is None:
+        return None
+    known = table_names()
+    names = list(known) if text == "all" else [n.strip() for n in text.split(",")]
+    for name in names:
+        if name not in known:
+            raise _refused("--tables", name, f"all, or some of {', '.join(known)}")
+    return names
+
+
+def _refused(path: str, found: str, allowed: str) -> InvalidInstance:
+    return InvalidInstance("command line", [FieldError(path, repr(found), allowed)])

@@ -1,0 +1,103 @@
+"""``shardwright solve``: the best plan of an instance, with its proof."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from shardwright.cli.exits import reported, result_code
+
+if TYPE_CHECKING:
+    from shardwright.schema.instance import Instance
+    from shardwright.solve import Solution
+
+InstancePath = Annotated[
+    Path, typer.Argument(metavar="INSTANCE", help="Instance file (YAML or JSON).")
+]
+_OBJECTIVE = "Goals in order: gpus, cost, throughput, tpot, ttft."
+_FIX = "Decisions fixed beforehand, as tp=2,pp=4,layers=20+20+20+20,dp=1."
+_TABLES = "Tables to print, by name, or 'all'."
+_SAVE = "Also write result.json, plan.json and tables.txt to this folder."
+
+
+def solve(
+    instance: InstancePath,
+    objective: Annotated[str | None, typer.Option(help=_OBJECTIVE)] = None,
+    solver: Annotated[str, typer.Option(help="Strategy (see doctor).")] = "default",
+    fix: Annotated[str | None, typer.Option(help=_FIX)] = None,
+    gap: Annotated[str, typer.Option(help="Stop within this gap, as 0.1%.")] = "0",
+    time_limit: Annotated[
+        float, typer.Option(help="Seconds before the best plan is returned.")
+    ] = 60.0,
+    workers: Annotated[
+        int, typer.Option(min=1, max=1024, help="Threads of the engines.")
+    ] = 2,
+    seed: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Random seed.")] = 0,
+    save_dir: Annotated[Path | None, typer.Option(help=_SAVE)] = None,
+    tables: Annotated[str | None, typer.Option(help=_TABLES)] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress.")] = False,
+) -> None:
+    """Find the best deployment of an instance and prove it."""
+    with reported():
+        from shardwright.cli.options import (
+            override,
+            parse_gap,
+            parse_seconds,
+            parse_tables,
+        )
+        from shardwright.ingest import load
+
+        names = parse_tables(tables)
+        limits = {"gap": parse_gap(gap), "time_limit_s": parse_seconds(time_limit)}
+        asked = override(load(instance), fix=fix, objective=objective)
+        code = _solve_and_print(
+            asked,
+            {"solver": solver, "workers": workers, "seed": seed, **limits},
+            names=names,
+            save_dir=save_dir,
+            as_json=json,
+            quiet=quiet,
+        )
+    raise typer.Exit(code)
+
+
+def _solve_and_print(
+    instance: Instance,
+    parameters: dict[str, Any],
+    *,
+    names: list[str] | None,
+    save_dir: Path | None,
+    as_json: bool,
+    quiet: bool,
+) -> int:
+    from shardwright.cli.progress import progress
+    from shardwright.cli.save import save
+    from shardwright.cli.signals import stop_on_signals
+    from shardwright.solve import solve as solve_instance
+
+    with stop_on_signals() as stop:
+        with progress(quiet=quiet) as on_progress:
+            solution = solve_instance(
+                instance, **parameters, stop=stop.is_set, on_progress=on_progress
+            )
+        result, text = solution.result, _text(solution, names)
+        typer.echo(result.model_dump_json(by_alias=True, indent=2) if as_json else text)
+        if save_dir is not None:
+            save(save_dir, result, text)
+    return int(result_code(result))
+
+
+def _text(solution: Solution, names: list[str] | None) -> str:
+    from shardwright.plan.answer import answer
+
+    found = solution.fixed_report.violations if solution.fixed_report else ()
+    return answer(
+        solution.result,
+        solution.plan,
+        names,
+        fixed=solution.fixed,
+        violations=[str(violation) for violation in found],
+    )

@@ -1,0 +1,1 @@
+"""The integer programs: the same file and rule names in every engine's folder."""

@@ -1,0 +1,1 @@
+"""Programs solved by dynamic programming and closed forms, without a solver."""

@@ -1,0 +1,1 @@
+"""Linear programs: bounds and prices."""

@@ -1,0 +1,118 @@
+"""The fleet as a linear program over columns: a bound, and prices that thin them out.
+
+Relaxed against ``cpsat/patterns.py``: whole replicas, and islands merged into one pool
+of GPUs per class. Every fleet that uses column j costs at least LP + reduced cost of j
+(goals to be minimised; signs turn for throughput), so a column whose sum is worse than
+a known plan cannot be part of a better one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from shardwright.formulations.cpsat.patterns import Column, FleetRows
+from shardwright.problem import Problem
+from shardwright.schema.errors import SolverFailure
+
+_SLACK = 1e-7
+"""Relative allowance for the floating point of the linear program."""
+
+
+@dataclass(frozen=True)
+class FleetPrices:
+    """LP value, price of one GPU of each class, and reduced cost of every column."""
+
+    value: float
+    class_prices: tuple[float, ...]
+    reduced: tuple[float, ...]
+    maximised: bool
+
+    def keep(self, known: int) -> list[int]:
+        """Columns that a plan as good as ``known`` may use."""
+        slack = _SLACK * max(1.0, abs(self.value))
+        if self.maximised:
+            return [
+                j for j, r in enumerate(self.reduced) if self.value + r >= known - slack
+            ]
+        return [
+            j for j, r in enumerate(self.reduced) if self.value + r <= known + slack
+        ]
+
+
+def fleet_prices(
+    problem: Problem, columns: Sequence[Column], rows: FleetRows, goal: str
+) -> FleetPrices | None:
+    """Solve the relaxation with GLOP; None when even it is infeasible."""
+    from ortools.linear_solver import pywraplp
+
+    lp = pywraplp.Solver.CreateSolver("GLOP")
+    infinity = lp.infinity()
+    n = [lp.NumVar(0, infinity, "") for _ in columns]
+    classes = [
+        _row(lp, n, [_class_gpus(c, k) for c in columns], -infinity, gpu.free_gpus)
+        for k, gpu in enumerate(problem.classes)
+    ]
+    _fleet_rows(lp, n, problem, columns, rows, infinity)
+    objective = lp.Objective()
+    for var, column in zip(n, columns, strict=True):
+        objective.SetCoefficient(var, float(_weight(column, goal)))
+    maximised = goal == "throughput"
+    objective.SetOptimizationDirection(maximised)
+    status = lp.Solve()
+    if status == pywraplp.Solver.INFEASIBLE:
+        return None
+    if status != pywraplp.Solver.OPTIMAL:
+        raise SolverFailure(f"GLOP returned status {status}")
+    return FleetPrices(
+        float(objective.Value()),
+        tuple(float(row.dual_value()) for row in classes),
+        tuple(float(var.reduced_cost()) for var in n),
+        maximised,
+    )
+
+
+def _class_gpus(column: Column, gpu_class: int) -> int:
+    return sum(size for k, size in column.signature if k == gpu_class)
+
+
+def _weight(column: Column, goal: str) -> int:
+    return {
+        "gpus": column.gpus,
+        "cost": column.cost_micro_usd_per_hour,
+        "throughput": column.rate_mtok_per_s,
+    }[goal]
+
+
+def _row(lp: Any, n: list[Any], weights: list[int], low: float, high: float) -> Any:
+    row = lp.Constraint(float(low), float(high))
+    for var, weight in zip(n, weights, strict=True):
+        if weight:
+            row.SetCoefficient(var, float(weight))
+    return row
+
+
+def _fleet_rows(
+    lp: Any,
+    n: list[Any],
+    problem: Problem,
+    columns: Sequence[Column],
+    rows: FleetRows,
+    infinity: float,
+) -> None:
+    """max_gpus, spare_gpus, max_cost_usd_per_hour, request_rate, replica count."""
+    b = problem.bounds
+    gpus = [c.gpus for c in columns]
+    cost = [c.cost_micro_usd_per_hour for c in columns]
+    rate = [c.rate_mtok_per_s for c in columns]
+    most = [x for x in (problem.usable_gpus, rows.max_gpus) if x is not None]
+    _row(lp, n, gpus, -infinity, min(most))
+    costs = [x for x in (b.max_cost_micro_usd_per_hour, rows.max_cost) if x is not None]
+    if costs:
+        _row(lp, n, cost, -infinity, min(costs))
+    rates = [x for x in (b.rate_mtok_per_s, rows.min_rate) if x is not None]
+    if rates:
+        _row(lp, n, rate, max(rates), infinity)
+    least = 1 if b.replicas is None else b.replicas
+    _row(lp, n, [1] * len(n), least, b.replicas or infinity)

@@ -1,0 +1,233 @@
+"""A plan taken apart: loads, links and times behind the figures it claims.
+
+Everything follows from the two documents, so a plan read from a file has the same
+anatomy as one that was just found.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+
+from shardwright.cost.lengths import ceil_fraction, exact
+from shardwright.cost.memory import FIRST, LAST, ONLY, value_bytes
+from shardwright.cost.times import FloatArray, StageClock, hop_ns
+from shardwright.plan.parts import MemoryAnatomy
+from shardwright.problem import stage_roles
+from shardwright.schema.cluster import GpuSpec, NodeGroup
+from shardwright.schema.instance import Instance
+from shardwright.schema.plan import GpuRank, OperatingPoint, Plan, Replica, Stage
+
+
+class Load(NamedTuple):
+    """What one iteration carries."""
+
+    sequences: int
+    prompt_tokens: int
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of the iteration."""
+        return self.sequences + self.prompt_tokens
+
+    def arrays(self) -> tuple[FloatArray, FloatArray]:
+        """As the cost tables take it."""
+        return np.array([self.sequences], float), np.array([self.prompt_tokens], float)
+
+
+class Loads(NamedTuple):
+    """The two iterations that a plan is priced with."""
+
+    decode: Load
+    prefill: Load
+
+
+class Times(NamedTuple):
+    """ns in the balanced iteration and in one with a full prefill chunk."""
+
+    decode_ns: int
+    prefill_ns: int
+
+
+@dataclass(frozen=True)
+class Hop:
+    """From one stage to the next. ``gbyte_per_s`` is what the cost model sustains."""
+
+    sender: int
+    receiver: int
+    within_island: bool
+    gbyte_per_s: float
+    bytes_decode: int
+    bytes_prefill: int
+    times: Times
+
+
+@dataclass(frozen=True, eq=False)
+class Anatomy:
+    """An instance and a plan, with the look-ups that tables and metrics share."""
+
+    instance: Instance
+    plan: Plan
+
+    @cached_property
+    def memory(self) -> MemoryAnatomy:
+        """Memory parts and request moments."""
+        return MemoryAnatomy(self.instance)
+
+    @cached_property
+    def _groups(self) -> dict[str, NodeGroup]:
+        groups = self.instance.cluster.nodes
+        return {name: group for group in groups for name in group.node_names()}
+
+    @cached_property
+    def _clocks(self) -> dict[tuple[str, int], StageClock]:
+        return {}
+
+    def gpu(self, stage: Stage) -> GpuSpec:
+        """The GPU type of a stage."""
+        return self.instance.cluster.gpu_types[stage.gpu_type]
+
+    def usable_bytes(self, stage: Stage) -> int:
+        """What the memory fraction leaves of one GPU."""
+        share = exact(self.instance.limits.memory_fraction)
+        return int(share * self.gpu(stage).memory_bytes // 1)
+
+    def clock(self, stage: Stage) -> StageClock:
+        """Iteration times of the stage's GPU type and tensor-parallel degree."""
+        key = (stage.gpu_type, stage.shape.tp)
+        if key not in self._clocks:
+            self._clocks[key] = StageClock(
+                self.instance.model,
+                self.instance.precision,
+                self.memory.mix,
+                self.gpu(stage),
+                stage.shape.tp,
+            )
+        return self._clocks[key]
+
+    def island(self, gpu: GpuRank) -> tuple[str, int]:
+        """Node and island of a GPU."""
+        size = self.instance.cluster.island_size(self._groups[gpu.node])
+        return gpu.node, gpu.gpu // size
+
+    def loads(self, point: OperatingPoint) -> Loads:
+        """What the balanced and the prefill iteration carry."""
+        m = point.micro_batch_sequences
+        chunk = self.memory.mix.chunk_work(point.prefill_chunk_tokens)
+        return Loads(Load(m, point.prompt_tokens), Load(m, chunk))
+
+    def layer_communication(self, stage: Stage, load: Load) -> int:
+        """ns in the all-reduces of the stage's layers, each layer rounded up."""
+        clock, ranks = self.clock(stage), self.memory.ranks(stage.shape.tp)
+        counts = self.memory.kind_counts(*stage.layers)
+        return sum(
+            count * int(clock.layer(ranks[kind], *load.arrays())[1][0])
+            for kind, count in counts.items()
+        )
+
+    def constant_communication(self, stage: Stage, role: int, load: Load) -> int:
+        """ns in the collectives of embedding and logits."""
+        return int(self.clock(stage).stage_constant(role, *load.arrays())[1][0])
+
+    def communication(self, replica: Replica) -> list[Times]:
+        """Collective time of every stage."""
+        loads = self.loads(replica.operating_point)
+        roles = stage_roles(len(replica.stages))
+        return [
+            Times(
+                *(
+                    self.layer_communication(stage, load)
+                    + self.constant_communication(stage, role, load)
+                    for load in loads
+                )
+            )
+            for stage, role in zip(replica.stages, roles, strict=True)
+        ]
+
+    def hops(self, replica: Replica) -> list[Hop]:
+        """Every hop of a replica, in order."""
+        loads = self.loads(replica.operating_point)
+        pairs = zip(replica.stages[:-1], replica.stages[1:], strict=True)
+        return [self._hop(i, a, b, loads) for i, (a, b) in enumerate(pairs)]
+
+    def _hop(self, index: int, sender: Stage, receiver: Stage, loads: Loads) -> Hop:
+        within = self.island(sender.gpus[-1]) == self.island(receiver.gpus[0])
+        ends = (self.gpu(sender), self.gpu(receiver))
+        model, precision = self.instance.model, self.instance.precision
+        time = hop_ns(model, precision, *ends, within)
+        each = 2 * model.hidden * self.activation_value_bytes
+        return Hop(
+            sender=index,
+            receiver=index + 1,
+            within_island=within,
+            gbyte_per_s=link_speed(ends[0]) if within else network_speed(ends),
+            bytes_decode=each * loads.decode.tokens,
+            bytes_prefill=each * loads.prefill.tokens,
+            times=Times(*(int(time(np.array([x.tokens], float))[0]) for x in loads)),
+        )
+
+    @cached_property
+    def activation_value_bytes(self) -> int:
+        """Bytes of one activation."""
+        return value_bytes(self.instance.precision.activations)[0]
+
+    def return_ns(self, replica: Replica) -> int:
+        """The tokens' way back to the first stage."""
+        if len(replica.stages) == 1:
+            return 0
+        types = self.instance.cluster.gpu_types
+        used = {group.gpu for group in self.instance.cluster.nodes}
+        latencies = (exact(types[n].calibration.network_latency_us) for n in used)
+        return ceil_fraction(max(latencies) * 1000)
+
+    def loop_ns(self, replica: Replica) -> int:
+        """S: one pass of a micro-batch through all stages and back."""
+        hops = sum(hop.times.decode_ns for hop in self.hops(replica))
+        stages = sum(stage.decode_time_ns for stage in replica.stages)
+        return stages + hops + self.return_ns(replica)
+
+    def communication_ns(self, replica: Replica) -> int:
+        """Collectives, hops and return in one pass."""
+        collectives = sum(times.decode_ns for times in self.communication(replica))
+        hops = sum(hop.times.decode_ns for hop in self.hops(replica))
+        return collectives + hops + self.return_ns(replica)
+
+    def e2e_ns(self, replica: Replica) -> int:
+        """Arrival to last token of a mean request."""
+        later = (self.memory.mix.output_mean - 1) * replica.latency.tpot_ns
+        return replica.latency.ttft_ns + ceil_fraction(later)
+
+    def requests_per_s(self, replica: Replica) -> float:
+        """Requests per second with prefill counted."""
+        rate = Fraction(replica.latency.rate_mtok_per_s, 1000)
+        return float(rate / self.memory.mix.output_mean)
+
+
+def gpu_count(stages: Sequence[Stage]) -> int:
+    """GPUs of some stages."""
+    return sum(len(stage.gpus) for stage in stages)
+
+
+def link_speed(gpu: GpuSpec) -> float:
+    """Sustained GB/s per direction inside an island."""
+    return gpu.link_gbyte_per_s * gpu.calibration.link_efficiency
+
+
+def network_speed(ends: Sequence[GpuSpec]) -> float:
+    """Sustained GB/s per direction between islands."""
+    return min(g.network_gbyte_per_s * g.calibration.network_efficiency for g in ends)
+
+
+def has_embedding(role: int) -> bool:
+    """Whether a stage of this role holds the embedding."""
+    return role in (FIRST, ONLY)
+
+
+def has_lm_head(role: int) -> bool:
+    """Whether a stage of this role holds the LM head."""
+    return role in (LAST, ONLY)

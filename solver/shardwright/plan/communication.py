@@ -1,0 +1,165 @@
+"""Communication pattern: every collective and hop of a replica, with its bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import ceil
+from typing import Literal
+
+import numpy as np
+
+from shardwright.cost.memory import FIRST, LAST, padded_vocabulary
+from shardwright.plan.anatomy import (
+    Anatomy,
+    Hop,
+    Load,
+    Times,
+    has_embedding,
+    has_lm_head,
+    link_speed,
+)
+from shardwright.problem import stage_roles
+from shardwright.schema.plan import Replica, Stage
+
+Operation = Literal["all-reduce", "all-gather", "hop", "return"]
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """One kind of transfer in one iteration.
+
+    ``count`` transfers of ``bytes_each`` take ``each_ns`` each and ``total_ns`` in
+    all (every layer rounded up); ``bytes_each`` is None where only a latency counts.
+    """
+
+    count: int
+    bytes_each: int | None
+    each_ns: int
+    total_ns: int
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """A row of the communication pattern.
+
+    ``link`` is a technology inside an island, ``network`` between islands;
+    ``gbyte_per_s`` what the cost model sustains per direction.
+    """
+
+    stage: int
+    operation: Operation
+    what: str
+    link: str
+    gbyte_per_s: float
+    decode: Transfer
+    prefill: Transfer
+
+
+def exchanges(anatomy: Anatomy, replica: Replica) -> list[Exchange]:
+    """All rows of one replica, stage by stage."""
+    roles = stage_roles(len(replica.stages))
+    hops = anatomy.hops(replica)
+    rows: list[Exchange] = []
+    for i, (stage, role) in enumerate(zip(replica.stages, roles, strict=True)):
+        rows += _collectives(anatomy, replica, i, stage, role)
+        if i < len(hops):
+            rows.append(_hop_row(anatomy, replica, hops[i]))
+    if hops:
+        rows.append(_return_row(anatomy, replica))
+    return rows
+
+
+def _collectives(
+    anatomy: Anatomy, replica: Replica, index: int, stage: Stage, role: int
+) -> Iterator[Exchange]:
+    if stage.shape.tp == 1:
+        return
+    loads = anatomy.loads(replica.operating_point)
+
+    def row(what: str, operation: Operation, made: list[Transfer]) -> Exchange:
+        gpu = anatomy.gpu(stage)
+        link, speed = gpu.link_technology, link_speed(gpu)
+        return Exchange(index, operation, what, link, speed, *made)
+
+    if has_embedding(role):
+        made = [_embedding(anatomy, stage, load) for load in loads]
+        yield row("embedding", "all-reduce", made)
+    if _layer_collectives(anatomy, stage):
+        made = [_layers(anatomy, stage, load) for load in loads]
+        yield row("layers", "all-reduce", made)
+    if has_lm_head(role):
+        made = [_logits(anatomy, stage, load) for load in loads]
+        yield row("logits", "all-gather", made)
+
+
+def _layer_collectives(anatomy: Anatomy, stage: Stage) -> int:
+    """All-reduces of the stage's layers in one iteration."""
+    ranks = anatomy.memory.ranks(stage.shape.tp)
+    counts = anatomy.memory.kind_counts(*stage.layers)
+    return sum(count * ranks[kind].collectives for kind, count in counts.items())
+
+
+def _hidden_bytes(anatomy: Anatomy, load: Load) -> int:
+    hidden = anatomy.instance.model.hidden
+    return load.tokens * hidden * anatomy.activation_value_bytes
+
+
+def _layers(anatomy: Anatomy, stage: Stage, load: Load) -> Transfer:
+    message = _hidden_bytes(anatomy, load)
+    seconds = anatomy.clock(stage).all_reduce(np.array([message], float))
+    return Transfer(
+        _layer_collectives(anatomy, stage),
+        message,
+        ceil(float(seconds[0]) * 1e9),
+        anatomy.layer_communication(stage, load),
+    )
+
+
+def _embedding(anatomy: Anatomy, stage: Stage, load: Load) -> Transfer:
+    time = anatomy.constant_communication(stage, FIRST, load)
+    return Transfer(1, _hidden_bytes(anatomy, load), time, time)
+
+
+def _logits(anatomy: Anatomy, stage: Stage, load: Load) -> Transfer:
+    time = anatomy.constant_communication(stage, LAST, load)
+    rows = load.sequences + load.prompt_tokens / float(anatomy.memory.mix.prompt_work)
+    width = padded_vocabulary(anatomy.instance.model.vocabulary)
+    size = ceil(rows * width * anatomy.activation_value_bytes)
+    return Transfer(1, size, time, time)
+
+
+def _hop_row(anatomy: Anatomy, replica: Replica, hop: Hop) -> Exchange:
+    gpu = anatomy.gpu(replica.stages[hop.sender])
+    return Exchange(
+        hop.sender,
+        "hop",
+        "to next stage",
+        gpu.link_technology if hop.within_island else "network",
+        hop.gbyte_per_s,
+        _once(hop.bytes_decode, hop.times.decode_ns),
+        _once(hop.bytes_prefill, hop.times.prefill_ns),
+    )
+
+
+def _return_row(anatomy: Anatomy, replica: Replica) -> Exchange:
+    """The tokens' return counts in a decode pass only, and as a latency."""
+    once = _once(None, anatomy.return_ns(replica))
+    last = len(replica.stages) - 1
+    return Exchange(
+        last, "return", "tokens to 0", "network", 0.0, once, Transfer(0, None, 0, 0)
+    )
+
+
+def _once(size: int | None, time_ns: int) -> Transfer:
+    return Transfer(1, size, time_ns, time_ns)
+
+
+def pass_totals(anatomy: Anatomy, replica: Replica) -> Times:
+    """Communication of one pass through all stages, as the law counts it, ns."""
+    collectives = anatomy.communication(replica)
+    hops = anatomy.hops(replica)
+    return Times(
+        anatomy.communication_ns(replica),
+        sum(t.prefill_ns for t in collectives) + sum(h.times.prefill_ns for h in hops),
+    )

@@ -1,0 +1,112 @@
+"""Decoding: from a fleet of counted designs to the plan document."""
+
+from __future__ import annotations
+
+from shardwright.plan.naming import NamedReplica, name_gpus, settle
+from shardwright.plan.parts import MemoryAnatomy
+from shardwright.problem import Design, Figures, Fleet, Point, Problem
+from shardwright.schema.errors import SolverFailure
+from shardwright.schema.instance import Instance
+from shardwright.schema.plan import (
+    GpuRank,
+    MemoryParts,
+    OperatingPoint,
+    Plan,
+    Pool,
+    Replica,
+    ReplicaLatency,
+    Shape,
+    Stage,
+)
+
+
+def decode(instance: Instance, problem: Problem, fleet: Fleet, sha256: str) -> Plan:
+    """The plan of a fleet: every rank has its GPU, every claim is re-evaluated.
+
+    Replicas stand in order of their rate, largest first. Hops are priced as the
+    islands have them, so a claim can be better than the search's, never worse on
+    clusters whose fast links are faster than their network.
+    """
+    anatomy = MemoryAnatomy(instance)
+    named = name_gpus(problem, settle(problem, fleet))
+    replicas = tuple(_replica(problem, anatomy, one) for one in named)
+    return Plan(
+        instance_name=instance.name,
+        instance_sha256=sha256,
+        pools=(Pool(role="mixed", replicas=replicas),),
+    )
+
+
+def _replica(problem: Problem, anatomy: MemoryAnatomy, named: NamedReplica) -> Replica:
+    design = named.design
+    figures = problem.figures(design)
+    return Replica(
+        operating_point=_operating_point(problem.points[design.point]),
+        stages=_stages(problem, anatomy, named, figures),
+        latency=_latency(figures),
+    )
+
+
+def _operating_point(point: Point) -> OperatingPoint:
+    return OperatingPoint(
+        sequences=point.sequences,
+        micro_batches=point.micro_batches,
+        micro_batch_sequences=point.micro_batch,
+        prefill_chunk_tokens=point.chunk_tokens,
+        prompt_tokens=point.prompt_tokens,
+        chunk_count=point.chunk_count,
+    )
+
+
+def _latency(figures: Figures) -> ReplicaLatency:
+    return ReplicaLatency(
+        tpot_ns=figures.times.tpot_ns,
+        ttft_ns=figures.times.ttft_ns,
+        prefill_ns=figures.times.prefill_ns,
+        rate_mtok_per_s=figures.rate_mtok_per_s,
+    )
+
+
+def _stages(
+    problem: Problem, anatomy: MemoryAnatomy, named: NamedReplica, figures: Figures
+) -> tuple[Stage, ...]:
+    memory = _memory(problem, anatomy, named.design, figures)
+    stages, rank = [], 0
+    for i, choice in enumerate(named.design.stages):
+        unit, place = problem.units[choice.unit], named.stages[i]
+        node = problem.islands[place.island].node
+        ranks = enumerate(place.gpus, start=rank)
+        stages.append(
+            Stage(
+                layers=(choice.start, choice.end),
+                shape=Shape(tp=unit.tp, moe_tp=unit.tp),
+                gpu_type=problem.classes[unit.gpu_class].name,
+                gpus=tuple(GpuRank(node=node, gpu=g, rank=r) for r, g in ranks),
+                memory_bytes=memory[i],
+                decode_time_ns=figures.decode_ns[i],
+                prefill_time_ns=figures.prefill_ns[i],
+            )
+        )
+        rank += unit.gpus
+    return tuple(stages)
+
+
+def _memory(
+    problem: Problem, anatomy: MemoryAnatomy, design: Design, figures: Figures
+) -> list[MemoryParts]:
+    """Parts per stage; their sums must be the integers that were searched."""
+    point = problem.points[design.point]
+    units = [problem.units[s.unit] for s in design.stages]
+    parts = anatomy.pipeline(
+        [problem.classes[u.gpu_class].name for u in units],
+        [u.tp for u in units],
+        [(s.start, s.end) for s in design.stages],
+        (point.sequences, point.micro_batch, point.chunk_tokens),
+    )
+    sums = tuple(p.total() for p in parts)
+    if sums != figures.memory_bytes:
+        raise SolverFailure(
+            f"memory parts {sums} do not add up to the problem's table "
+            f"{figures.memory_bytes}; please report this"
+        )
+    return parts

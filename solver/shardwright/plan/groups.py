@@ -1,0 +1,82 @@
+"""Rows that say the same are shown once: equal replicas, runs of equal stages."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import dataclass
+
+from shardwright.schema.plan import Plan, Replica
+
+
+@dataclass(frozen=True)
+class ReplicaGroup:
+    """Replicas that differ in nothing but their GPUs."""
+
+    indices: tuple[int, ...]
+    replica: Replica
+
+    @property
+    def label(self) -> str:
+        """Indices in short: 0-3, 5."""
+        return ranges(self.indices)
+
+
+def replica_groups(plan: Plan) -> list[ReplicaGroup]:
+    """Groups in the order of their first replica."""
+    found: dict[Hashable, list[int]] = {}
+    replicas = plan.replicas()
+    for index, replica in enumerate(replicas):
+        found.setdefault(_likeness(replica), []).append(index)
+    return [ReplicaGroup(tuple(i), replicas[i[0]]) for i in found.values()]
+
+
+def _likeness(replica: Replica) -> Hashable:
+    stages = tuple(
+        (s.layers, s.shape, s.gpu_type, s.memory_bytes, s.decode_time_ns)
+        for s in replica.stages
+    )
+    return replica.operating_point, replica.latency, stages
+
+
+def ranges(indices: Iterable[int]) -> str:
+    """Ascending indices in short: 0-3, 5."""
+    runs: list[list[int]] = []
+    for i in indices:
+        if runs and i == runs[-1][-1] + 1:
+            runs[-1].append(i)
+        else:
+            runs.append([i])
+    return ", ".join(f"{r[0]}-{r[-1]}" if len(r) > 1 else f"{r[0]}" for r in runs)
+
+
+def merged(
+    rows: Iterable[tuple[int, Sequence[str]]],
+) -> list[tuple[str, Sequence[str]]]:
+    """Rows of equal cells gathered under the range of their indices."""
+    found: dict[tuple[str, ...], list[int]] = {}
+    for index, cells in rows:
+        found.setdefault(tuple(cells), []).append(index)
+    return [(ranges(indices), cells) for cells, indices in found.items()]
+
+
+def degrees(replica: Replica) -> str:
+    """TP and PP of a replica: TP2 PP4, or TP2+4 PP2 where stages differ."""
+    tps = [stage.shape.tp for stage in replica.stages]
+    tp = str(tps[0]) if len(set(tps)) == 1 else "+".join(map(str, tps))
+    return f"TP{tp} PP{len(tps)}"
+
+
+def split(replica: Replica) -> str:
+    """Layers per stage: 21+20+20+19, or 4 x 20."""
+    counts = [end - start for start, end in (s.layers for s in replica.stages)]
+    if len(counts) > 1 and len(set(counts)) == 1:
+        return f"{len(counts)} x {counts[0]}"
+    return "+".join(map(str, counts))
+
+
+def replica_words(replica: Replica) -> str:
+    """GPUs of a replica by type: 8 H100, or 4 H100 + 2 L4."""
+    counts: dict[str, int] = {}
+    for stage in replica.stages:
+        counts[stage.gpu_type] = counts.get(stage.gpu_type, 0) + len(stage.gpus)
+    return " + ".join(f"{n} {name}" for name, n in counts.items())

@@ -1,0 +1,100 @@
+"""Memory of the GPUs of one stage, part by part (docs/cost-model.md section 3)."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from shardwright.cost.lengths import RequestMix, ceil_fraction
+from shardwright.cost.memory import (
+    RankLayer,
+    activation_bytes,
+    communication_bytes,
+    framework_bytes,
+    stage_weight_bytes,
+)
+from shardwright.problem import stage_roles
+from shardwright.schema.instance import Instance
+from shardwright.schema.plan import MemoryParts
+
+
+@dataclass(frozen=True, eq=False)
+class MemoryAnatomy:
+    """Memory parts of any stage of any replica of an instance, in bytes."""
+
+    instance: Instance
+
+    @cached_property
+    def mix(self) -> RequestMix:
+        """Moments of the workload."""
+        return RequestMix.of(self.instance.workload)
+
+    @cached_property
+    def _ranks(self) -> dict[int, tuple[RankLayer, ...]]:
+        return {}
+
+    def ranks(self, tp: int) -> tuple[RankLayer, ...]:
+        """One rank's shard of every layer kind."""
+        if tp not in self._ranks:
+            model = self.instance.model
+            kinds = model.layer_kinds
+            self._ranks[tp] = tuple(RankLayer.of(model, k, tp) for k in kinds)
+        return self._ranks[tp]
+
+    def kind_counts(self, start: int, end: int) -> dict[int, int]:
+        """How many layers of each kind lie in [start, end)."""
+        return dict(Counter(self.instance.model.kind_indices()[start:end]))
+
+    def layer_bytes(
+        self, tp: int, start: int, end: int, sequences: int
+    ) -> tuple[int, int]:
+        """Weights and KV cache of the layers [start, end) on one rank."""
+        precision, room = self.instance.precision, self.mix.kv_tokens(sequences)
+        weights = kv = 0
+        for kind, count in self.kind_counts(start, end).items():
+            rank = self.ranks(tp)[kind]
+            weights += count * rank.weight_bytes(precision)
+            kv += count * rank.kv_bytes(precision, room, sequences)
+        return weights, kv
+
+    def stage(
+        self,
+        gpu_type: str,
+        tp: int,
+        role: int,
+        layers: tuple[int, int],
+        batch: tuple[int, int, int],
+    ) -> MemoryParts:
+        """Parts of one GPU of a stage.
+
+        ``batch`` is (sequences, sequences of a micro-batch, prefill chunk tokens).
+        """
+        sequences, micro_batch, chunk = batch
+        model, precision = self.instance.model, self.instance.precision
+        gpu = self.instance.cluster.gpu_types[gpu_type]
+        weights, kv = self.layer_bytes(tp, *layers, sequences)
+        tokens = micro_batch + chunk
+        logit_rows = micro_batch + ceil_fraction(chunk / self.mix.prompt_work)
+        return MemoryParts(
+            weights=weights + stage_weight_bytes(model, precision, tp, role),
+            kv_cache=kv,
+            activations=activation_bytes(
+                model, precision, self.ranks(tp), tokens, logit_rows, role
+            ),
+            communication=communication_bytes(model, precision, gpu, tp, tokens, role),
+            framework=framework_bytes(gpu, self.instance.limits),
+        )
+
+    def pipeline(
+        self,
+        gpu_types: Sequence[str],
+        degrees: Sequence[int],
+        layers: Sequence[tuple[int, int]],
+        batch: tuple[int, int, int],
+    ) -> list[MemoryParts]:
+        """Parts of every stage of a replica."""
+        roles = stage_roles(len(layers))
+        stages = zip(gpu_types, degrees, roles, layers, strict=True)
+        return [self.stage(*stage, batch) for stage in stages]

@@ -1,0 +1,103 @@
+"""Memory by strategy: what every equal (tp, pp) would need, and whether it fits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from shardwright.plan.anatomy import Anatomy
+from shardwright.plan.launch import divides
+from shardwright.schema.plan import MemoryParts, Replica
+
+Batch = tuple[int, int]
+"""Sequences and prefill chunk tokens."""
+
+
+@dataclass(frozen=True)
+class Strategy:
+    """One shape with layers split evenly, on its fullest GPU.
+
+    ``largest_batch`` is the most sequences whose memory fits, 0 when none do.
+    """
+
+    gpu_type: str
+    tp: int
+    pp: int
+    peak: MemoryParts
+    usable_bytes: int
+    largest_batch: int
+
+    @property
+    def fits(self) -> bool:
+        """Whether the batch that was asked about fits."""
+        return self.peak.total() <= self.usable_bytes
+
+
+def strategies(anatomy: Anatomy, replica: Replica) -> list[Strategy]:
+    """Shapes of up to the replica's GPUs, on the types that it uses.
+
+    Memory is that of the replica's own batch and prefill chunk.
+    """
+    point = replica.operating_point
+    batch = (point.sequences, point.prefill_chunk_tokens)
+    return [
+        _strategy(anatomy, replica, name, shape, batch)
+        for name in dict.fromkeys(stage.gpu_type for stage in replica.stages)
+        for shape in _shapes(anatomy, replica, name)
+    ]
+
+
+def _shapes(
+    anatomy: Anatomy, replica: Replica, gpu_type: str
+) -> Iterator[tuple[int, int]]:
+    cluster, model = anatomy.instance.cluster, anatomy.instance.model
+    groups = [g for g in cluster.nodes if g.gpu == gpu_type]
+    widest = max(cluster.island_size(g) for g in groups)
+    gpus = sum(len(stage.gpus) for stage in replica.stages)
+    kinds = [k.attention for k in model.layer_kinds if k.attention is not None]
+    for tp in range(1, min(widest, gpus) + 1):
+        if all(divides(attention, tp) for attention in kinds):
+            for pp in range(1, min(gpus // tp, len(model.layers)) + 1):
+                yield tp, pp
+
+
+def _strategy(
+    anatomy: Anatomy,
+    replica: Replica,
+    gpu_type: str,
+    shape: tuple[int, int],
+    batch: Batch,
+) -> Strategy:
+    stage = next(s for s in replica.stages if s.gpu_type == gpu_type)
+    usable = anatomy.usable_bytes(stage)
+    peak = _peak(anatomy, gpu_type, shape, batch)
+    low, high = 0, anatomy.instance.workload.max_batch
+    while low < high:
+        middle = (low + high + 1) // 2
+        tried = _peak(anatomy, gpu_type, shape, (middle, batch[1]))
+        low, high = (middle, high) if tried.total() <= usable else (low, middle - 1)
+    return Strategy(gpu_type, *shape, peak, usable, low)
+
+
+def _peak(
+    anatomy: Anatomy, gpu_type: str, shape: tuple[int, int], batch: Batch
+) -> MemoryParts:
+    """The fullest GPU of an even split."""
+    tp, pp = shape
+    layers = even_split(len(anatomy.instance.model.layers), pp)
+    micro_batch = -(-batch[0] // pp)
+    parts = anatomy.memory.pipeline(
+        [gpu_type] * pp, [tp] * pp, layers, (batch[0], micro_batch, batch[1])
+    )
+    return max(parts, key=MemoryParts.total)
+
+
+def even_split(layers: int, stages: int) -> list[tuple[int, int]]:
+    """Half-open ranges; inner stages take the remainder, as the outer hold more."""
+    base, rest = divmod(layers, stages)
+    sizes = [base] * stages
+    order = [*range(stages - 2, 0, -1), 0, stages - 1]
+    for i in order[:rest]:
+        sizes[i] += 1
+    starts = [sum(sizes[:i]) for i in range(stages)]
+    return [(a, a + n) for a, n in zip(starts, sizes, strict=True)]

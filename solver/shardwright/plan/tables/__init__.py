@@ -1,0 +1,69 @@
+"""Tables of a plan by name: rendering only, every figure is computed elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from shardwright.plan.tables.asked import inputs_table, parallelism_table
+from shardwright.plan.tables.balance import balance_table
+from shardwright.plan.tables.communication import communication_table
+from shardwright.plan.tables.compliance import compliance_table
+from shardwright.plan.tables.failures import failures_table
+from shardwright.plan.tables.gpus import gpus_table, idle_table, modules_table
+from shardwright.plan.tables.memory import kv_table, memory_table, strategies_table
+from shardwright.plan.tables.serving import (
+    latency_table,
+    throughput_table,
+    time_table,
+)
+from shardwright.plan.tables.summary import summary_table
+from shardwright.plan.view import PlanView
+
+TABLES: dict[str, Callable[[PlanView], str]] = {
+    "summary": summary_table,
+    "gpus": gpus_table,
+    "idle": idle_table,
+    "memory": memory_table,
+    "balance": balance_table,
+    "communication": communication_table,
+    "latency": latency_table,
+    "throughput": throughput_table,
+    "compliance": compliance_table,
+    "inputs": inputs_table,
+    "parallelism": parallelism_table,
+    "modules": modules_table,
+    "kv": kv_table,
+    "time": time_table,
+    "strategies": strategies_table,
+    "failures": failures_table,
+}
+
+DEFAULT = (
+    "summary",
+    "gpus",
+    "idle",
+    "memory",
+    "balance",
+    "communication",
+    "latency",
+    "throughput",
+    "compliance",
+)
+"""What is printed unless tables are named."""
+
+
+def names(view: PlanView) -> list[str]:
+    """Tables that the view has something to show in."""
+    missing = set()
+    if not view.idle:
+        missing.add("idle")
+    if view.report is None:
+        missing.add("compliance")
+    return [name for name in TABLES if name not in missing]
+
+
+def render(view: PlanView, name: str) -> str:
+    """One table as text."""
+    if name not in TABLES:
+        raise KeyError(f"no table {name!r}; there are {', '.join(TABLES)}")
+    return TABLES[name](view)

@@ -1,0 +1,105 @@
+"""Load balance: memory and time of every stage against the mean GPU."""
+
+from __future__ import annotations
+
+from shardwright.plan.anatomy import Anatomy
+from shardwright.plan.balance import (
+    all_stages,
+    bubble,
+    busy_share,
+    compute_imbalance,
+    flush_bubble,
+    memory_imbalance,
+)
+from shardwright.plan.groups import ReplicaGroup, merged
+from shardwright.plan.tables.text import (
+    Cell,
+    gb,
+    grid,
+    ms,
+    percent,
+    signed_percent,
+    titled,
+)
+from shardwright.plan.view import PlanView
+from shardwright.schema.plan import Stage
+
+_STAGE_HEADERS = (
+    "replica",
+    "stage",
+    "GPUs",
+    "memory\nGB",
+    "against\nmean",
+    "iteration\nms",
+    "against\nmean",
+    "\nbusy",
+)
+_REPLICA_HEADERS = (
+    "replica",
+    "memory\nimbalance",
+    "compute\nimbalance",
+    "\nbubble",
+    "bubble by\nflush formula",
+    "communication\nshare",
+)
+
+
+def balance_table(view: PlanView) -> str:
+    """Stages, then replicas and the whole plan."""
+    stages = [row for group in view.groups for row in _stage_rows(group)]
+    replicas = [_replica_row(view.anatomy, group) for group in view.groups]
+    whole = all_stages(view.document)
+    if len(view.groups) > 1:
+        shares = [memory_imbalance(whole), compute_imbalance(whole)]
+        replicas.append(["plan", *map(percent, shares), "", "", ""])
+    return titled(
+        "Load balance (imbalance: (max - mean)/mean over GPUs)",
+        grid(_STAGE_HEADERS, stages, "llrrrrrr"),
+        grid(_REPLICA_HEADERS, replicas, "lrrrrr"),
+        _limits(view),
+    )
+
+
+def _stage_rows(group: ReplicaGroup) -> list[list[Cell]]:
+    stages = group.replica.stages
+    gpus = sum(len(s.gpus) for s in stages)
+    memory = sum(s.memory_bytes.total() * len(s.gpus) for s in stages) / gpus
+    time = sum(s.decode_time_ns * len(s.gpus) for s in stages) / gpus
+
+    def cells(stage: Stage) -> list[Cell]:
+        used = stage.memory_bytes.total()
+        return [
+            str(len(stage.gpus)),
+            gb(used),
+            signed_percent(used / memory - 1, 2),
+            ms(stage.decode_time_ns),
+            signed_percent(stage.decode_time_ns / time - 1, 2),
+            percent(busy_share(group.replica, stage)),
+        ]
+
+    rows = merged((i, cells(stage)) for i, stage in enumerate(stages))
+    return [[group.label, label, *row] for label, row in rows]
+
+
+def _replica_row(anatomy: Anatomy, group: ReplicaGroup) -> list[Cell]:
+    replica = group.replica
+    share = anatomy.communication_ns(replica) / anatomy.loop_ns(replica)
+    return [
+        group.label,
+        percent(memory_imbalance(replica.stages), 2),
+        percent(compute_imbalance(replica.stages), 2),
+        percent(bubble(replica)),
+        percent(flush_bubble(replica)),
+        percent(share),
+    ]
+
+
+def _limits(view: PlanView) -> str:
+    limits = view.instance.limits
+    asked = {
+        "memory imbalance": limits.memory_imbalance,
+        "compute imbalance": limits.compute_imbalance,
+        "communication share": limits.communication_share,
+    }
+    given = [f"{name} {percent(x)}" for name, x in asked.items() if x is not None]
+    return f"Allowed per replica: {', '.join(given)}" if given else ""

@@ -1,0 +1,229 @@
+"""The compiled problem: integers, and the exact evaluation of a design."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import cached_property
+
+import numpy as np
+
+from shardwright.cost.law import ReplicaTimes, rate_mtok_per_s, replica_times
+from shardwright.cost.lengths import ceil_div, ceil_fraction
+from shardwright.problem.types import (
+    Bounds,
+    Design,
+    Figures,
+    GpuClass,
+    IntArray,
+    Island,
+    Point,
+    Rules,
+    Signature,
+    StageChoice,
+    Tables,
+    Unit,
+    stage_roles,
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """Everything a formulation may read. Indices are dense."""
+
+    layer_kinds: tuple[int, ...]
+    classes: tuple[GpuClass, ...]
+    islands: tuple[Island, ...]
+    units: tuple[Unit, ...]
+    points: tuple[Point, ...]
+    tables: Tables
+    bounds: Bounds
+    rules: Rules
+    goals: tuple[str, ...]
+    output_mean: Fraction
+
+    @property
+    def layers(self) -> int:
+        """Number of layers L."""
+        return len(self.layer_kinds)
+
+    @cached_property
+    def kind_prefix(self) -> IntArray:
+        """(L + 1, kinds): how many layers of each kind lie before a boundary."""
+        kinds = self.tables.decode_layer.shape[2]
+        steps = np.zeros((self.layers + 1, kinds), dtype=np.int64)
+        for i, kind in enumerate(self.layer_kinds):
+            steps[i + 1, kind] = 1
+        return np.cumsum(steps, axis=0)
+
+    @cached_property
+    def uniform(self) -> bool:
+        """Whether all layers are of one kind."""
+        return len(set(self.layer_kinds)) == 1
+
+    @cached_property
+    def island_types(self) -> dict[tuple[int, int], list[int]]:
+        """Indices of the islands of each (class, free GPUs)."""
+        types: dict[tuple[int, int], list[int]] = {}
+        for index, island in enumerate(self.islands):
+            types.setdefault((island.gpu_class, island.free), []).append(index)
+        return dict(sorted(types.items()))
+
+    @property
+    def usable_gpus(self) -> int:
+        """GPUs that a fleet may use in all."""
+        total = sum(k.free_gpus for k in self.classes) - self.bounds.spare_gpus
+        if self.bounds.max_gpus is not None:
+            total = min(total, self.bounds.max_gpus)
+        return total
+
+    @property
+    def max_stages(self) -> int:
+        """Most stages a replica can have."""
+        return min(self.bounds.max_stages, self.layers, max(self.usable_gpus, 0))
+
+    def stage_counts(self, point: int) -> range:
+        """Stage counts p allowed at a point."""
+        low, high = 1, self.max_stages
+        if self.rules.micro_batches_equal_stages:
+            low = max(low, self.points[point].micro_batches)
+            high = min(high, self.points[point].micro_batches)
+        if self.bounds.stages is not None:
+            low, high = max(low, self.bounds.stages), min(high, self.bounds.stages)
+        return range(low, high + 1)
+
+    def prefill_budget_ns(self, point: int, tpot_ns: int) -> int | None:
+        """Largest prefill latency allowed beside a TPOT; None without a limit."""
+        b, q = self.bounds, self.points[point].micro_batches
+        wait = ceil_div(tpot_ns, 2 * q)
+        limits = []
+        if b.prefill_ns is not None:
+            limits.append(b.prefill_ns)
+        if b.ttft_ns is not None:
+            limits.append(b.ttft_ns - wait)
+        if b.e2e_ns is not None:
+            decode = ceil_fraction((self.output_mean - 1) * tpot_ns)
+            limits.append(b.e2e_ns - wait - decode)
+        return min(limits) if limits else None
+
+    def latency_fits(
+        self, point: int, times: ReplicaTimes, prefill: bool = True
+    ) -> bool:
+        """Rules tpot_limit, itl_limit and, if ``prefill``, the three on prefill."""
+        if self.bounds.tpot_ns is not None and times.tpot_ns > self.bounds.tpot_ns:
+            return False
+        if not prefill:
+            return True
+        budget = self.prefill_budget_ns(point, times.tpot_ns)
+        return budget is None or times.prefill_ns <= budget
+
+    def stage_sum(
+        self, layer: IntArray, role_table: IntArray, o: int, stage: StageChoice, r: int
+    ) -> int:
+        """One table summed over the layers of a stage, role part included."""
+        counts = self.kind_prefix[stage.end] - self.kind_prefix[stage.start]
+        return int(layer[o, stage.unit] @ counts) + int(role_table[o, stage.unit, r])
+
+    def figures(self, design: Design) -> Figures:
+        """Evaluate a design exactly (docs/cost-model.md section 5)."""
+        t, o, p = self.tables, design.point, len(design.stages)
+        roles = stage_roles(p)
+        pairs = list(zip(design.stages, roles, strict=True))
+
+        def column(layer: IntArray, role: IntArray) -> tuple[int, ...]:
+            return tuple(self.stage_sum(layer, role, o, s, r) for s, r in pairs)
+
+        decode = column(t.decode_layer, t.decode_role)
+        prefill = column(t.prefill_layer, t.prefill_role)
+        comm = sum(column(t.comm_layer, t.comm_role))
+        hops, prefill_hops = self.hops(design)
+        point = self.points[o]
+        times = replica_times(
+            point.micro_batches,
+            point.chunk_count,
+            decode,
+            prefill,
+            hops,
+            prefill_hops,
+            t.return_ns,
+        )
+        gpus = [0] * len(self.classes)
+        for stage in design.stages:
+            gpus[self.units[stage.unit].gpu_class] += self.units[stage.unit].gpus
+        prices = (k.price_micro_usd_per_hour for k in self.classes)
+        return Figures(
+            times,
+            rate_mtok_per_s(point.sequences, times.tpot_ns),
+            decode,
+            prefill,
+            column(t.memory_layer, t.memory_role),
+            comm + sum(hops) + (t.return_ns if p > 1 else 0),
+            tuple(gpus),
+            sum(n * price for n, price in zip(gpus, prices, strict=True)),
+        )
+
+    def hops(self, design: Design) -> tuple[list[int], list[int]]:
+        """Decode and prefill hop times between consecutive stages, ns."""
+        t, o = self.tables, design.point
+        decode, prefill = [], []
+        classes = [self.units[s.unit].gpu_class for s in design.stages]
+        for a, b, cross in zip(
+            classes[:-1], classes[1:], design.crossings, strict=True
+        ):
+            decode.append(int(t.hop_inter[o, a, b] if cross else t.hop_intra[o, a]))
+            prefill.append(
+                int(
+                    t.prefill_hop_inter[o, a, b] if cross else t.prefill_hop_intra[o, a]
+                )
+            )
+        return decode, prefill
+
+    def signature(self, design: Design) -> Signature:
+        """Sorted (class, GPUs) of the segments."""
+        segments = []
+        for run in design.segment_runs():
+            units = [self.units[design.stages[i].unit] for i in run]
+            segments.append((units[0].gpu_class, sum(u.gpus for u in units)))
+        return tuple(sorted(segments))
+
+    def design_fits(
+        self, design: Design, figures: Figures | None = None, prefill: bool = True
+    ) -> bool:
+        """Every rule of one replica: memory, latency, balance, shares."""
+        f = figures or self.figures(design)
+        return (
+            self._memory_fits(design, f)
+            and self.latency_fits(design.point, f.times, prefill)
+            and self._balanced(design, f)
+        )
+
+    def _memory_fits(self, design: Design, f: Figures) -> bool:
+        if not self.bounds.memory_fits:
+            return True
+        return all(
+            used <= self.classes[self.units[s.unit].gpu_class].capacity_bytes
+            for s, used in zip(design.stages, f.memory_bytes, strict=True)
+        )
+
+    def _balanced(self, design: Design, f: Figures) -> bool:
+        sizes = [self.units[s.unit].gpus for s in design.stages]
+        b = self.bounds
+        return (
+            within_imbalance(f.memory_bytes, sizes, b.memory_imbalance)
+            and within_imbalance(f.decode_ns, sizes, b.compute_imbalance)
+            and (
+                b.communication_share is None
+                or f.comm_ns <= b.communication_share * f.times.loop_ns
+            )
+        )
+
+
+def within_imbalance(
+    values: Sequence[int], sizes: Sequence[int], tolerance: Fraction | None
+) -> bool:
+    """max v * G <= (1 + delta) * sum_s t_s v_s."""
+    if tolerance is None:
+        return True
+    weighted = sum(v * t for v, t in zip(values, sizes, strict=True))
+    return max(values) * sum(sizes) <= (1 + tolerance) * weighted

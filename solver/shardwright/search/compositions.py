@@ -1,0 +1,185 @@
+"""Compositions: which units a replica has on each island it touches.
+
+A part is the multiset of units of one replica on one island. Islands of a class with
+equal free GPUs are alike, so a composition is a multiset of parts; its signature
+(class and GPUs of every part) is all that packing needs to know.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import groupby, islice, product
+from math import prod
+
+from shardwright.problem import Problem, Signature
+from shardwright.schema.errors import InstanceTooLarge
+
+MAX_COMPOSITIONS = 30_000
+_MAX_COMBINED = 3_000_000
+
+
+@dataclass(frozen=True, order=True)
+class Part:
+    """Units (indices, sorted, with repeats) of one replica on one island."""
+
+    gpu_class: int
+    units: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Composition:
+    """The parts of one replica, sorted."""
+
+    parts: tuple[Part, ...]
+    signature: Signature
+
+    @cached_property
+    def stages(self) -> int:
+        """Number of stages p."""
+        return sum(len(part.units) for part in self.parts)
+
+    @cached_property
+    def single_unit(self) -> int | None:
+        """The unit when all stages use one, else None."""
+        units = {u for part in self.parts for u in part.units}
+        return next(iter(units)) if len(units) == 1 else None
+
+
+def compositions(problem: Problem) -> tuple[list[Composition], bool]:
+    """Compositions that one replica can have, in a fixed order, and whether all.
+
+    When there are too many, only those that touch as few islands of each class as
+    their units allow are listed: no others have shorter hops, though others may pack
+    better. Raises InstanceTooLarge when even these exceed ``MAX_COMPOSITIONS``.
+    """
+    for fewest_parts in (False, True):
+        found = _listed(problem, fewest_parts)
+        if found is not None:
+            return found, not fewest_parts
+    raise InstanceTooLarge(
+        f"more than {MAX_COMPOSITIONS} ways to compose a replica; limits that help: "
+        "max_pipeline_stages, max_tensor_parallel, equal_shape_per_stage, fix"
+    )
+
+
+def _listed(problem: Problem, fewest_parts: bool) -> list[Composition] | None:
+    """The compositions, or None when there are too many."""
+    found: list[Composition] = []
+    for units in _unit_choices(problem):
+        per_class = []
+        for k in range(len(problem.classes)):
+            options = list(
+                islice(_class_options(problem, k, units), MAX_COMPOSITIONS + 1)
+            )
+            if len(options) > MAX_COMPOSITIONS:
+                return None
+            per_class.append(_with_fewest_parts(options) if fewest_parts else options)
+        if prod(len(options) for options in per_class) > _MAX_COMBINED:
+            return None
+        for chosen in product(*per_class):
+            composition = _compose(problem, [p for parts in chosen for p in parts])
+            if composition is not None:
+                found.append(composition)
+            if len(found) > MAX_COMPOSITIONS:
+                return None
+    return found
+
+
+def _with_fewest_parts(options: list[tuple[Part, ...]]) -> list[tuple[Part, ...]]:
+    """Options whose units cannot be held by fewer parts."""
+    least: dict[tuple[int, ...], int] = {}
+    units = [tuple(sorted(u for p in parts for u in p.units)) for parts in options]
+    for key, parts in zip(units, options, strict=True):
+        least[key] = min(least.get(key, len(parts)), len(parts))
+    return [
+        parts
+        for key, parts in zip(units, options, strict=True)
+        if len(parts) == least[key]
+    ]
+
+
+def _unit_choices(problem: Problem) -> list[list[int]]:
+    """Units that may share a replica: of one shape under equal_shape_per_stage."""
+    indices = list(range(len(problem.units)))
+    if not problem.rules.equal_shape_per_stage:
+        return [indices]
+    shapes = sorted({problem.units[u].tp for u in indices})
+    return [[u for u in indices if problem.units[u].tp == tp] for tp in shapes]
+
+
+def _compose(problem: Problem, parts: list[Part]) -> Composition | None:
+    sizes = [_gpus(problem, part) for part in parts]
+    stages = sum(len(part.units) for part in parts)
+    if not 1 <= stages <= problem.max_stages or sum(sizes) > problem.usable_gpus:
+        return None
+    if problem.bounds.stages is not None and stages != problem.bounds.stages:
+        return None
+    signature = sorted(
+        (part.gpu_class, size) for part, size in zip(parts, sizes, strict=True)
+    )
+    return Composition(tuple(sorted(parts)), tuple(signature))
+
+
+def _gpus(problem: Problem, part: Part) -> int:
+    return sum(problem.units[u].gpus for u in part.units)
+
+
+def _class_options(
+    problem: Problem, gpu_class: int, units: list[int]
+) -> Iterator[tuple[Part, ...]]:
+    """Multisets of parts of one class that lie on distinct islands, none included."""
+    mine = [u for u in units if problem.units[u].gpu_class == gpu_class]
+    free = sorted(
+        (s.free for s in problem.islands if s.gpu_class == gpu_class), reverse=True
+    )
+    candidates = [
+        (Part(gpu_class, chosen), size)
+        for chosen, size in _multisets(problem, mine, free[0] if free else 0)
+    ]
+    candidates.sort(key=lambda c: (-c[1], c[0]))
+    yield from _choose(candidates, free, problem.max_stages, 0, ())
+
+
+def _multisets(
+    problem: Problem, units: list[int], room: int
+) -> Iterator[tuple[tuple[int, ...], int]]:
+    """Non-empty multisets of units with at most ``room`` GPUs."""
+
+    def grow(
+        start: int, chosen: tuple[int, ...], size: int
+    ) -> Iterator[tuple[tuple[int, ...], int]]:
+        if chosen:
+            yield chosen, size
+        if len(chosen) == problem.max_stages:
+            return
+        for i in range(start, len(units)):
+            more = size + problem.units[units[i]].gpus
+            if more <= room:
+                yield from grow(i, (*chosen, units[i]), more)
+
+    yield from grow(0, (), 0)
+
+
+def _choose(
+    candidates: list[tuple[Part, int]],
+    free: list[int],
+    stages_left: int,
+    start: int,
+    chosen: tuple[Part, ...],
+) -> Iterator[tuple[Part, ...]]:
+    """Parts in order of decreasing size: the i-th largest needs the i-th island."""
+    yield chosen
+    if len(chosen) == len(free):
+        return
+    for i in range(start, len(candidates)):
+        part, size = candidates[i]
+        if size <= free[len(chosen)] and len(part.units) <= stages_left:
+            left = stages_left - len(part.units)
+            yield from _choose(candidates, free, left, i, (*chosen, part))
+
+
+def run_lengths(values: tuple[int, ...]) -> list[tuple[int, int]]:
+    """(value, count) of a sorted tuple."""
+    return [(value, len(list(group))) for value, group in groupby(values)]

@@ -1,0 +1,341 @@
+"""The default solver: price designs, choose the fleet, repeat until bound = value.
+
+Every composition and operating point is a column (``columns.py``). Columns of one unit
+are exact; mixed ones start with a proven lower bound on TPOT, that is an upper bound
+on their rate. The fleet program over these optimistic columns bounds the optimum;
+columns that it picks are solved exactly and it is solved again, until everything it
+picks is exact: then its optimum is the optimum over all designs of the grid.
+
+TPOT and TTFT goals are thresholds: the least cap under which a fleet exists.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+from shardwright.formulations.cpsat.engine import EngineRun, run
+from shardwright.formulations.cpsat.patterns import FleetRows, fleet_model
+from shardwright.formulations.lp.fleet import fleet_prices
+from shardwright.problem import Fleet, Problem
+from shardwright.schema.errors import SolverFailure
+from shardwright.schema.result import Status, StoppedBy
+from shardwright.search.base import (
+    Improvement,
+    Interrupted,
+    SearchLimits,
+    SearchOutcome,
+    require_goals,
+)
+from shardwright.search.columns import ColumnPool, Entry
+from shardwright.search.fleets import UsedPatterns, place
+from shardwright.search.goals import ALL_GOALS, better, fleet_values, sense
+
+_MANY = 60
+_PRICED_AT_ONCE = 16
+_LINEAR = frozenset({"gpus", "cost", "throughput"})
+
+
+class Infeasible(Exception):
+    """No fleet keeps all rules; proven."""
+
+
+@dataclass(frozen=True)
+class DecompositionSolver:
+    """Column enumeration with lazy exact pricing; the fleet program by CP-SAT."""
+
+    name: str = "default"
+
+    def solve(self, problem: Problem, limits: SearchLimits) -> SearchOutcome:
+        """Optimise the goals lexicographically, with proof."""
+        require_goals(self.name, problem, ALL_GOALS)
+        search = _Search(problem, limits)
+        try:
+            search.all_goals()
+        except Infeasible:
+            return search.outcome(Status.INFEASIBLE, "proof")
+        except Interrupted as interruption:
+            found = Status.FEASIBLE if search.fleet else Status.UNKNOWN
+            return search.outcome(found, interruption.stopped_by)
+        if search.gap_used:
+            return search.outcome(Status.FEASIBLE, "gap")
+        if tuple(search.bounds) != search.values:
+            return search.outcome(Status.FEASIBLE, "memory")
+        return search.outcome(Status.OPTIMAL, "proof")
+
+
+@dataclass
+class _Search:
+    """The state of one lexicographic search."""
+
+    problem: Problem
+    limits: SearchLimits
+    rows: FleetRows = field(default_factory=FleetRows)
+    tpot_cap_ns: int | None = None
+    fleet: Fleet | None = None
+    values: tuple[int, ...] = ()
+    bounds: list[int | None] = field(default_factory=list)
+    open_bound: int | None = None
+    trajectory: list[Improvement] = field(default_factory=list)
+    sizes: dict[str, int] = field(default_factory=dict)
+    gap_used: bool = False
+
+    def all_goals(self) -> None:
+        """One goal after another, each within the values of the earlier ones."""
+        pool = ColumnPool.build(self.problem, self.limits)
+        self._first_plan(pool)
+        self._complete(pool)
+        for goal in self.problem.goals:
+            self.open_bound = None
+            if goal in _LINEAR:
+                self._linear(pool, goal)
+            elif goal == "tpot":
+                self._least_tpot(pool)
+            else:
+                pool = self._least_ttft(pool)
+
+    def _pool(self, problem: Problem) -> ColumnPool:
+        pool = ColumnPool.build(problem, self.limits)
+        self._complete(pool)
+        return pool
+
+    def _complete(self, pool: ColumnPool) -> None:
+        pool.add_mixed()
+        self.sizes["columns"] = max(pool.size, self.sizes.get("columns", 0))
+        self.sizes["signatures"] = len(pool.by_signature)
+
+    def _first_plan(self, pool: ColumnPool) -> None:
+        """An early plan from exact columns alone, for the first linear goal."""
+        goal = next((g for g in self.problem.goals if g in _LINEAR), "feasible")
+        known = pool.best(None, exact=True)
+        if not known:
+            return
+        _, chosen = self._solve(pool, known, goal)
+        if chosen is not None:
+            self._keep(*chosen)
+
+    def _linear(self, pool: ColumnPool, goal: str) -> None:
+        """gpus, cost, throughput: the optimum of the fleet program."""
+        outcome, fleet = self._settle(pool, goal)
+        assert outcome.objective is not None
+        self._keep_fleet(fleet, final=True)
+        value = self.values[len(self.bounds)]
+        bound = outcome.objective if outcome.bound is None else outcome.bound
+        if not pool.complete:
+            bound = self._pooled_bound(pool, goal, value)
+        if sense(goal) * (value - bound) < 0:
+            raise SolverFailure(f"{goal} {value} is beyond its proven bound {bound}")
+        self.bounds.append(bound)
+        names = {"gpus": "max_gpus", "cost": "max_cost", "throughput": "min_rate"}
+        self.rows = replace(self.rows, **{names[goal]: value})
+
+    def _settle(self, pool: ColumnPool, goal: str) -> tuple[EngineRun, Fleet]:
+        """Solve the fleet program until all columns it picks are exact."""
+        while True:
+            outcome, chosen = self._solve(pool, self._promising(pool, goal), goal)
+            if chosen is None:
+                self._nothing_fits(pool)
+                raise Infeasible
+            self.open_bound = outcome.bound
+            if self._within_gap(goal):
+                assert self.fleet is not None
+                self.gap_used = True
+                return replace(outcome, objective=self.open_bound), self.fleet
+            entries, patterns = chosen
+            unknown = _unknown(entries)
+            if unknown:
+                self._price(pool, unknown, goal)
+                continue
+            if outcome.status is not Status.OPTIMAL:
+                self._keep(*chosen)
+                self.limits.poll()
+                raise Interrupted("time")
+            return outcome, place(self.problem, entries, patterns)
+
+    def _nothing_fits(self, pool: ColumnPool) -> None:
+        """Infeasible over an incomplete pool proves nothing unless GPUs pooled fail."""
+        if pool.complete:
+            return
+        entries = pool.best(self.tpot_cap_ns)
+        if self._solve(pool, entries, "feasible", pooled=True)[1] is not None:
+            raise Interrupted("memory")
+
+    def _pooled_bound(self, pool: ColumnPool, goal: str, value: int) -> int:
+        """Bound of an incomplete pool: every composition, islands forgotten."""
+        while True:
+            entries = self._promising(pool, goal)
+            outcome, chosen = self._solve(pool, entries, goal, pooled=True)
+            if chosen is None or outcome.bound is None:
+                return value
+            self.open_bound = outcome.bound
+            unknown = _unknown(chosen[0])
+            if not unknown or outcome.bound == value:
+                return outcome.bound
+            self._price(pool, unknown, goal)
+
+    def _promising(self, pool: ColumnPool, goal: str) -> list[Entry]:
+        """Best columns, without those that no plan as good as ours can use.
+
+        While there are many, promising ones that are only bounded are priced first:
+        a linear program costs less than a fleet program.
+        """
+        while True:
+            entries = pool.best(self.tpot_cap_ns)
+            index = len(self.bounds)
+            if goal not in _LINEAR or len(entries) < _MANY or not self.values:
+                return entries
+            columns = [pool.column(e) for e in entries]
+            prices = fleet_prices(self.problem, columns, self.rows, goal)
+            if prices is None:
+                raise Infeasible
+            kept = prices.keep(self.values[index])
+            ranked = sorted(kept, key=lambda j: abs(prices.reduced[j]))
+            unknown = [entries[j] for j in ranked if entries[j].design is None]
+            if len(kept) < _MANY or not unknown:
+                return [entries[j] for j in kept]
+            self._price(pool, unknown[:_PRICED_AT_ONCE], goal)
+
+    def _price(self, pool: ColumnPool, unknown: list[Entry], goal: str) -> None:
+        for entry in unknown:
+            pool.solve(entry)
+        self.sizes["columns_priced"] = pool.solved
+
+    def _within_gap(self, goal: str) -> bool:
+        """Whether the first goal's plan is within the asked gap of the bound."""
+        index = len(self.bounds)
+        if not self.limits.gap or self.fleet is None or self.open_bound is None:
+            return False
+        if index >= len(self.values) or goal not in _LINEAR:
+            return False
+        value, bound = self.values[index], self.open_bound
+        within = abs(value - bound) <= self.limits.gap * abs(bound)
+        return within and value != bound
+
+    def _least_tpot(self, pool: ColumnPool) -> None:
+        """The least TPOT cap under which a fleet keeps the earlier goals."""
+        while True:
+            value, entries, patterns = self._least_cap(pool)
+            unknown = _unknown(entries)
+            if not unknown:
+                break
+            self._price(pool, unknown, "tpot")
+        self._keep_fleet(place(self.problem, entries, patterns), final=True)
+        attained = self.values[len(self.bounds)]
+        if attained != value:
+            raise SolverFailure(f"TPOT {attained} attained under the least cap {value}")
+        self.bounds.append(value if pool.complete else None)
+        self.tpot_cap_ns = value
+
+    def _least_cap(self, pool: ColumnPool) -> tuple[int, list[Entry], UsedPatterns]:
+        """Bisect over the TPOT values of the pool, optimistic columns included."""
+        caps = pool.tpot_values()
+        if self.tpot_cap_ns is not None:
+            caps = [c for c in caps if c <= self.tpot_cap_ns]
+        low, high, best = 0, len(caps) - 1, None
+        while low <= high:
+            middle = (low + high) // 2
+            known = pool.best(caps[middle])
+            chosen = self._solve(pool, known, "feasible")[1] if known else None
+            if chosen is None:
+                low = middle + 1
+            else:
+                used = max(e.tpot_ns for e in chosen[0])
+                best = (used, *chosen)
+                high = caps.index(used) - 1
+        if best is None:
+            raise Infeasible
+        return best
+
+    def _least_ttft(self, pool: ColumnPool) -> ColumnPool:
+        """Bisect the TTFT limit; every step prices the columns anew."""
+        if self.fleet is None:
+            _, self.fleet = self._settle(pool, "feasible")
+        self._keep_fleet(self.fleet, final=True)
+        index = len(self.bounds)
+        low, high = 0, self.values[index]
+        while low < high:
+            middle = (low + high) // 2
+            attempt = self._limited(middle)
+            try:
+                _, fleet = self._settle(attempt, "feasible")
+            except Infeasible:
+                low = middle + 1
+                continue
+            self._keep_fleet(fleet, final=True)
+            high = self.values[index]
+        self.bounds.append(high if pool.complete else None)
+        self.problem = replace(
+            self.problem, bounds=replace(self.problem.bounds, ttft_ns=high)
+        )
+        return self._pool(self.problem)
+
+    def _limited(self, ttft_ns: int) -> ColumnPool:
+        bounds = replace(self.problem.bounds, ttft_ns=ttft_ns)
+        return self._pool(replace(self.problem, bounds=bounds))
+
+    def _solve(
+        self,
+        pool: ColumnPool,
+        entries: Sequence[Entry],
+        goal: str,
+        *,
+        pooled: bool = False,
+    ) -> tuple[EngineRun, tuple[list[Entry], UsedPatterns] | None]:
+        """One fleet program; None when it is infeasible."""
+        if not entries:
+            return EngineRun(Status.INFEASIBLE), None
+        columns = [pool.column(e) for e in entries]
+        program = fleet_model(self.problem, columns, self.rows, goal, pooled=pooled)
+        outcome = run(program.model, self.limits)
+        self.sizes["fleet_programs"] = self.sizes.get("fleet_programs", 0) + 1
+        if outcome.status is Status.INFEASIBLE:
+            return outcome, None
+        if not outcome.found:
+            self.limits.poll()
+            raise Interrupted("time")
+        chosen = [
+            e
+            for e, n in zip(entries, program.chosen(outcome), strict=True)
+            for _ in range(n)
+        ]
+        return outcome, (chosen, program.used_patterns(outcome))
+
+    def _keep(self, entries: list[Entry], patterns: UsedPatterns) -> None:
+        if not _unknown(entries):
+            self._keep_fleet(place(self.problem, entries, patterns), final=False)
+
+    def _keep_fleet(self, fleet: Fleet, final: bool) -> None:
+        """Keep a plan when it is better, or when a goal has just been settled."""
+        values = fleet_values(self.problem, fleet)
+        worse = self.values and not better(self.problem.goals, values, self.values)
+        if worse and not final:
+            return
+        self.fleet, self.values = fleet, values
+        bound = self.bounds[0] if self.bounds else self.open_bound
+        point = Improvement(self.limits.elapsed_s(), values[0], bound)
+        self.trajectory.append(point)
+        self.limits.report(point)
+
+    def outcome(self, status: Status, stopped_by: StoppedBy) -> SearchOutcome:
+        """What is known now."""
+        has_plan = status in (Status.OPTIMAL, Status.FEASIBLE)
+        goals = len(self.problem.goals)
+        bounds: list[int | None] = [*self.bounds]
+        if len(bounds) < goals:
+            bounds.append(self.open_bound)
+        bounds += [None] * (goals - len(bounds))
+        return SearchOutcome(
+            status,
+            stopped_by,
+            self.fleet if has_plan else None,
+            self.values if has_plan else (),
+            tuple(bounds) if status is not Status.INFEASIBLE else (),
+            tuple(self.trajectory),
+            dict(self.sizes),
+        )
+
+
+def _unknown(entries: Sequence[Entry]) -> list[Entry]:
+    """Distinct columns that are only bounded."""
+    seen: dict[int, Entry] = {id(e): e for e in entries if e.design is None}
+    return list(seen.values())

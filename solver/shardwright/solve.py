@@ -1,0 +1,253 @@
+"""The one orchestrator: compile, search, decode, check, explain when nothing fits."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from importlib.metadata import version
+from typing import Any
+
+from shardwright._callable import make_callable
+from shardwright._version import __version__
+from shardwright.check import Report, check
+from shardwright.ingest import instance_sha256
+from shardwright.outcome import conflict_document, goal_bounds, goal_values
+from shardwright.plan.decode import decode
+from shardwright.plan.idle import why_idle
+from shardwright.plan.view import PlanView
+from shardwright.problem import ROUNDING, Compiler, Problem
+from shardwright.schema.instance import Fix, Instance
+from shardwright.schema.plan import Plan
+from shardwright.schema.result import (
+    Conflict,
+    ObjectiveValue,
+    Result,
+    Status,
+    TrajectoryPoint,
+)
+from shardwright.search import solver as solver_named
+from shardwright.search.base import Improvement, SearchLimits, SearchOutcome
+from shardwright.search.conflict import (
+    largest_rate_mtok,
+    minimal_conflict,
+    present_rules,
+    without,
+)
+
+_LIBRARIES = ("ortools", "numpy", "pydantic")
+_EXPLAIN_S = 10.0
+
+
+@dataclass(frozen=True, eq=False)
+class Solution:
+    """What ``solve`` returns.
+
+    ``plan`` is the checked plan, ``report`` the checker's. When ``fix`` asks for a
+    plan that breaks rules, ``fixed`` is that plan as asked and ``fixed_report`` lists
+    every rule that it breaks; the result itself is INFEASIBLE and has no plan.
+    """
+
+    instance: Instance
+    result: Result
+    plan: PlanView | None
+    report: Report | None
+    fixed: PlanView | None = None
+    fixed_report: Report | None = None
+
+
+def solve(
+    instance: Instance,
+    *,
+    solver: str = "default",
+    time_limit_s: float = 60.0,
+    gap: Fraction | float | str = 0,
+    workers: int = 2,
+    seed: int = 0,
+    stop: Callable[[], bool] | None = None,
+    on_progress: Callable[[Improvement], None] | None = None,
+) -> Solution:
+    """Find the best plan of an instance and prove it.
+
+    Every plan passes the independent checker before it is returned; CheckFailed is
+    raised otherwise (a bug, not a result). Infeasible instances, time limits and
+    ``stop`` are results.
+    """
+    compiler = Compiler(instance)
+    problem = compiler.problem()
+    limits = SearchLimits(
+        time_limit_s=time_limit_s,
+        gap=Fraction(str(gap)),
+        workers=workers,
+        seed=seed,
+        stop=stop or (lambda: False),
+        report=on_progress or (lambda improvement: None),
+    )
+    outcome = solver_named(solver).solve(problem, limits)
+    case = _Case(instance, compiler, problem, limits, solver, instance_sha256(instance))
+    return case.solution(outcome)
+
+
+@dataclass(frozen=True, eq=False)
+class _Case:
+    """One solve, from the search's outcome to documents."""
+
+    instance: Instance
+    compiler: Compiler
+    problem: Problem
+    limits: SearchLimits
+    solver: str
+    sha256: str
+
+    def solution(self, outcome: SearchOutcome) -> Solution:
+        """Decode, check and describe."""
+        if outcome.fleet is None:
+            return self._without_plan(outcome)
+        plan = decode(self.instance, self.problem, outcome.fleet, self.sha256)
+        objectives = self._objectives(outcome, plan)
+        report = check(self.instance, plan, objectives)
+        report.raise_if_bad()
+        proven = outcome.status is Status.OPTIMAL
+        result = self._result(outcome, objectives, plan)
+        view = PlanView(
+            self.instance,
+            plan,
+            result,
+            report,
+            why_idle(self.instance, self.problem, plan, proven=proven),
+        )
+        result = result.model_copy(update={"metrics": view.metrics})
+        return Solution(self.instance, result, replace(view, result=result), report)
+
+    def _objectives(
+        self, outcome: SearchOutcome, plan: Plan
+    ) -> tuple[ObjectiveValue, ...]:
+        values = goal_values(self.problem, plan)
+        return goal_bounds(self.problem.goals, values, outcome.bounds)
+
+    def _without_plan(self, outcome: SearchOutcome) -> Solution:
+        empty: tuple[int | None, ...] = (None,) * len(self.problem.goals)
+        objectives = goal_bounds(self.problem.goals, empty, outcome.bounds or empty)
+        conflict = None
+        fixed: tuple[PlanView, Report] | None = None
+        if outcome.status is Status.INFEASIBLE:
+            conflict = self._conflict()
+            if self.instance.fix != Fix():
+                fixed = self._fixed_plan()
+        result = self._result(outcome, objectives, None, conflict)
+        if fixed is None:
+            return Solution(self.instance, result, None, None)
+        violations = [str(v.message) for v in fixed[1].violations]
+        document = {
+            "plan": fixed[0].document.model_dump(mode="json", by_alias=True),
+            "violations": violations,
+            "metrics": fixed[0].metrics,
+        }
+        result = result.model_copy(update={"metrics": {"fixed_plan": document}})
+        return Solution(self.instance, result, None, None, *fixed)
+
+    def _more_time(self) -> SearchLimits:
+        """Explaining has its own time: the proof of infeasibility is already there."""
+        return SearchLimits(
+            _EXPLAIN_S, workers=self.limits.workers, stop=self.limits.stop
+        )
+
+    def _conflict(self) -> Conflict:
+        limits = self._more_time()
+        found = minimal_conflict(self.problem, limits)
+        rate = None
+        if self.problem.bounds.rate_mtok_per_s is not None and not found.structural:
+            rate = largest_rate_mtok(self.problem, limits)
+        return conflict_document(
+            self.instance, self.compiler, self.problem, found, rate
+        )
+
+    def _fixed_plan(self) -> tuple[PlanView, Report] | None:
+        """The plan that ``fix`` asks for, with as few rules dropped as allow it."""
+        kept = [r for r in present_rules(self.problem) if not r.startswith("fix.")]
+        dropped: list[str] = []
+        for rule in (None, "request_rate", *_DROP_ORDER):
+            if rule is not None:
+                if rule not in kept:
+                    continue
+                dropped.append(rule)
+            goals = ("throughput", "tpot")
+            relaxed = replace(without(self.problem, dropped), goals=goals)
+            outcome = solver_named("default").solve(relaxed, self._more_time())
+            if outcome.fleet is not None:
+                plan = decode(self.instance, relaxed, outcome.fleet, self.sha256)
+                report = check(self.instance, plan)
+                return PlanView(self.instance, plan, report=report), report
+        return None
+
+    def _result(
+        self,
+        outcome: SearchOutcome,
+        objectives: tuple[ObjectiveValue, ...],
+        plan: Plan | None,
+        conflict: Conflict | None = None,
+    ) -> Result:
+        first = self.problem.goals[:1]
+        return Result(
+            status=outcome.status,
+            stopped_by=outcome.stopped_by,
+            gap=_gap(outcome),
+            objectives=objectives,
+            plan=plan,
+            metrics={},
+            conflict=conflict,
+            solve_seconds=round(self.limits.elapsed_s(), 3),
+            solver=self.solver,
+            seed=self.limits.seed,
+            grid={**self.compiler.grid.document(), "rounding": ROUNDING},
+            model_size=outcome.model_size,
+            trajectory=tuple(_trajectory(first, i) for i in outcome.trajectory),
+            instance_sha256=self.sha256,
+            versions=_versions(),
+        )
+
+
+_DROP_ORDER = (
+    "e2e_limit",
+    "ttft_limit",
+    "prefill_limit",
+    "tpot_limit",
+    "compute_imbalance",
+    "communication_share",
+    "memory_imbalance",
+    "spare_gpus",
+    "max_gpus",
+    "max_cost_usd_per_hour",
+    "memory_fits",
+)
+
+
+def _gap(outcome: SearchOutcome) -> float | None:
+    """Relative gap of the first goal whose bound is not its value; 0 when proven."""
+    if outcome.fleet is None:
+        return None
+    for value, bound in zip(outcome.values, outcome.bounds, strict=True):
+        if bound is None:
+            return None
+        if value != bound:
+            return abs(value - bound) / max(abs(bound), 1)
+    return 0.0
+
+
+def _trajectory(goal: tuple[str, ...], point: Improvement) -> TrajectoryPoint:
+    [objective] = goal_bounds(goal, (point.value,), (point.bound,))
+    return TrajectoryPoint(
+        seconds=round(point.seconds, 3), value=objective.value, bound=objective.bound
+    )
+
+
+def _versions() -> dict[str, Any]:
+    return {
+        "shardwright": __version__,
+        "python": platform.python_version(),
+        **{name: version(name) for name in _LIBRARIES},
+    }
+
+
+make_callable(__name__, solve)
