@@ -56,6 +56,17 @@ class Solution:
     fixed: PlanView | None = None
     fixed_report: Report | None = None
 
+    @property
+    def status(self) -> Status:
+        """The result's status."""
+        return self.result.status
+
+    def table(self, name: str) -> str:
+        """A table of the plan; ValueError without one."""
+        if self.plan is None:
+            raise ValueError(f"{self.status.value}: there is no plan to show")
+        return self.plan.table(name)
+
 
 def solve(
     instance: Instance,

@@ -136,7 +136,8 @@ class _Search:
             if chosen is None:
                 self._nothing_fits(pool)
                 raise Infeasible
-            self.open_bound = outcome.bound
+            if pool.complete:
+                self._tighten(goal, outcome.bound)
             if self._within_gap(goal):
                 assert self.fleet is not None
                 self.gap_used = True
@@ -167,7 +168,7 @@ class _Search:
             outcome, chosen = self._solve(pool, entries, goal, pooled=True)
             if chosen is None or outcome.bound is None:
                 return value
-            self.open_bound = outcome.bound
+            self._tighten(goal, outcome.bound)
             unknown = _unknown(chosen[0])
             if not unknown or outcome.bound == value:
                 return outcome.bound
@@ -188,6 +189,7 @@ class _Search:
             prices = fleet_prices(self.problem, columns, self.rows, goal)
             if prices is None:
                 raise Infeasible
+            self._tighten(goal, prices.bound())
             kept = prices.keep(self.values[index])
             ranked = sorted(kept, key=lambda j: abs(prices.reduced[j]))
             unknown = [entries[j] for j in ranked if entries[j].design is None]
@@ -199,6 +201,14 @@ class _Search:
         for entry in unknown:
             pool.solve(entry)
         self.sizes["columns_priced"] = pool.solved
+
+    def _tighten(self, goal: str, bound: int | None) -> None:
+        """Keep the better of two bounds on the goal at hand."""
+        if bound is None:
+            return
+        old = self.open_bound
+        worse = old is not None and sense(goal) * bound < sense(goal) * old
+        self.open_bound = old if worse else bound
 
     def _within_gap(self, goal: str) -> bool:
         """Whether the first goal's plan is within the asked gap of the bound."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import ceil, floor
 from typing import Any
 
 from shardwright.formulations.cpsat.patterns import Column, FleetRows
@@ -28,6 +29,11 @@ class FleetPrices:
     class_prices: tuple[float, ...]
     reduced: tuple[float, ...]
     maximised: bool
+
+    def bound(self) -> int:
+        """The integer bound that the relaxation proves."""
+        slack = _SLACK * max(1.0, abs(self.value))
+        return floor(self.value + slack) if self.maximised else ceil(self.value - slack)
 
     def keep(self, known: int) -> list[int]:
         """Columns that a plan as good as ``known`` may use."""
