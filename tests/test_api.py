@@ -38,7 +38,9 @@ from shardwright.solve import Solution
 from shardwright.check import RULES
 assert RULES and isinstance(solution, Solution)
 """
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
 
 

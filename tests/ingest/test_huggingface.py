@@ -192,14 +192,17 @@ def test_context_with_rope_scaling(scaling: Any, context: int) -> None:
 
 
 REFUSED = [
-    # features that are not read yet are named by the field that announces them
+    # features of other architectures are named by the field that announces them
     (LLAMA, {"num_local_experts": 8}, "num_local_experts", "8"),
     (LLAMA, {"n_routed_experts": 256}, "n_routed_experts", "256"),
     (LLAMA, {"num_experts": 128}, "num_experts", "128"),
     (LLAMA, {"kv_lora_rank": 512}, "kv_lora_rank", "512"),
     (LLAMA, {"ssm_state_size": 128}, "ssm_state_size", "128"),
     (LLAMA, {"num_nextn_predict_layers": 1}, "num_nextn_predict_layers", "1"),
-    (LLAMA, {"quantization_config": {"bits": 4}}, "quantization_config", "bits"),
+    (LLAMA, {"hc_mult": 4}, "hc_mult", "4"),
+    (LLAMA, {"sparse_attention_config": {"a": 1}}, "sparse_attention_config", "a"),
+    (LLAMA, {"quantization_config": {"bits": 4}}, "quantization_config.quant_method",
+     "nothing"),
     (GEMMA, {"text_config.num_experts": 8}, "text_config.num_experts", "8"),
     # architectures
     (LLAMA, {"architectures": ...}, "architectures", "nothing"),

@@ -110,10 +110,10 @@ def test_model_may_be_a_file_a_folder_or_inline(changed, tmp_path) -> None:
 
 def test_errors_of_a_model_file_name_file_and_field(changed, refused, tmp_path) -> None:
     path = tmp_path / "moe.json"
-    path.write_text('{"architectures": ["LlamaForCausalLM"], "num_local_experts": 8}')
+    path.write_text('{"architectures": ["LlamaForCausalLM"], "ssm_state_size": 8}')
     found, allowed = refused(changed({"model": "moe.json"}))["model"]
-    assert found == f"{path}: num_local_experts is 8"
-    assert "mixture-of-experts" in allowed
+    assert found == f"{path}: ssm_state_size is 8"
+    assert "state-space layers" in allowed
     found, allowed = refused(changed({"model": "./nowhere.json"}))["model"]
     assert found == f"{tmp_path}/nowhere.json: no such file"
     path.write_text("{")

@@ -85,7 +85,7 @@ def kv_cache_bytes(view: StageView) -> int:
 
 
 def _layer_kv_bytes(view: StageView, kind: LayerKind, tokens: int) -> int:
-    attention = kind.attention
+    attention = kind.gqa
     if attention is None:
         return 0
     if attention.window_tokens is not None:
@@ -104,7 +104,7 @@ def activation_bytes(view: StageView) -> int:
 
 
 def _working_width(kind: LayerKind, tp: int) -> int:
-    ffn = 2 * shard(kind.ffn.intermediate, tp) if kind.ffn is not None else 0
+    ffn = 2 * shard(kind.dense.intermediate, tp) if kind.dense is not None else 0
     return max(attention_outputs(kind, tp), ffn)
 
 

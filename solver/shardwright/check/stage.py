@@ -71,33 +71,33 @@ def shard(width: int, tp: int) -> int:
 
 def attention_outputs(kind: LayerKind, tp: int) -> int:
     """(H_t + 2·K_t)·D: query, key and value width of one rank; 0 without attention."""
-    if kind.attention is None:
+    if kind.gqa is None:
         return 0
-    heads, kv_heads = kind.attention.heads, kind.attention.kv_heads
-    return (shard(heads, tp) + 2 * shard(kv_heads, tp)) * kind.attention.head_dim
+    heads, kv_heads = kind.gqa.heads, kind.gqa.kv_heads
+    return (shard(heads, tp) + 2 * shard(kv_heads, tp)) * kind.gqa.head_dim
 
 
 def linear_weights(kind: LayerKind, hidden: int, tp: int) -> int:
     """P: the matrix weights of one layer on one rank."""
     total = 0
-    if kind.attention is not None:
-        heads = shard(kind.attention.heads, tp)
-        kv_heads = shard(kind.attention.kv_heads, tp)
-        total += hidden * kind.attention.head_dim * (2 * heads + 2 * kv_heads)
-    if kind.ffn is not None:
-        total += kind.ffn.matrices * hidden * shard(kind.ffn.intermediate, tp)
+    if kind.gqa is not None:
+        heads = shard(kind.gqa.heads, tp)
+        kv_heads = shard(kind.gqa.kv_heads, tp)
+        total += hidden * kind.gqa.head_dim * (2 * heads + 2 * kv_heads)
+    if kind.dense is not None:
+        total += kind.dense.matrices * hidden * shard(kind.dense.intermediate, tp)
     return total
 
 
 def small_weights(kind: LayerKind, hidden: int, tp: int) -> int:
     """Q: biases and norms of one layer on one rank."""
     total = kind.norm_width
-    if kind.attention is not None:
-        total += kind.attention.qk_norm_width
-        total += attention_outputs(kind, tp) if kind.attention.qkv_bias else 0
-        total += hidden if kind.attention.output_bias else 0
-    if kind.ffn is not None and kind.ffn.bias:
-        total += (kind.ffn.matrices - 1) * shard(kind.ffn.intermediate, tp) + hidden
+    if kind.gqa is not None:
+        total += kind.gqa.qk_norm_width
+        total += attention_outputs(kind, tp) if kind.gqa.qkv_bias else 0
+        total += hidden if kind.gqa.output_bias else 0
+    if kind.dense is not None and kind.dense.bias:
+        total += (kind.dense.matrices - 1) * shard(kind.dense.intermediate, tp) + hidden
     return total
 
 

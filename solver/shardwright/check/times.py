@@ -68,15 +68,15 @@ def stage_time(view: StageView, prompt_tokens: int) -> StageTime:
 
 def _layer_ns(view: StageView, kind: LayerKind, prompt_tokens: int) -> tuple[int, int]:
     """τ_g(m, x) and its all-reduce part."""
-    parts = int(kind.attention is not None) + int(kind.ffn is not None)
+    parts = int(kind.gqa is not None) + int(kind.dense is not None)
     if not parts:
         return 0, 0
     tokens = view.point.micro_batch_sequences + prompt_tokens
     communication = parts * _all_reduce(view, _hidden_bytes(view, tokens))
     seconds = _linear(view, kind, tokens) + communication
-    if kind.attention is not None:
-        seconds += _decode_attention(view, kind.attention)
-        seconds += _prefill_attention(view, kind.attention, prompt_tokens)
+    if kind.gqa is not None:
+        seconds += _decode_attention(view, kind.gqa)
+        seconds += _prefill_attention(view, kind.gqa, prompt_tokens)
     seconds += us_in_s(view.spec.calibration.layer_overhead_us)
     return whole_ns(seconds), whole_ns(communication)
 

@@ -44,7 +44,7 @@ class RankLayer:
     @classmethod
     def of(cls, spec: ModelSpec, kind: LayerKind, tp: int) -> RankLayer:
         """Shard of ``kind`` on one of ``tp`` ranks; widths round up."""
-        h, attention, ffn = spec.hidden, kind.attention, kind.ffn
+        h, attention, ffn = spec.hidden, kind.gqa, kind.dense
         matrix, small, widest = 0, kind.norm_width, 0
         heads = kv_heads = head_dim = 0
         window = None

@@ -44,13 +44,20 @@ HARMLESS = frozenset(
 
 @dataclass(frozen=True)
 class Stack:
-    """What an architecture reader returns; the rest of a ModelSpec is common."""
+    """What an architecture reader returns; the rest of a ModelSpec is common.
+
+    ``final_norm_width`` None: one norm of the hidden size.
+    """
 
     hidden: int
     vocabulary: int
     tied_embeddings: bool
     max_position_tokens: int
     layers: list[LayerKind]
+    final_norm_width: int | None = None
+    lm_head_bias: bool = False
+    mtp_layers: int = 0
+    mtp_kind: str | None = None
 
 
 @dataclass(frozen=True)
@@ -178,7 +185,7 @@ def qwen2(fields: Fields) -> Stack:
         qkv_bias=True,
     )
     ffn = DenseFfn(intermediate=fields.whole("intermediate_size"))
-    return uniform(fields, frame, attention, ffn, _qwen_windows(fields, frame.layers))
+    return uniform(fields, frame, attention, ffn, qwen_windows(fields, frame.layers))
 
 
 def qwen3(fields: Fields) -> Stack:
@@ -195,10 +202,10 @@ def qwen3(fields: Fields) -> Stack:
         qk_norm_width=2 * head_dim,
     )
     ffn = DenseFfn(intermediate=fields.whole("intermediate_size"))
-    return uniform(fields, frame, attention, ffn, _qwen_windows(fields, frame.layers))
+    return uniform(fields, frame, attention, ffn, qwen_windows(fields, frame.layers))
 
 
-def _qwen_windows(fields: Fields, layers: int) -> list[int | None]:
+def qwen_windows(fields: Fields, layers: int) -> list[int | None]:
     """Layers from ``max_window_layers`` on slide, if ``use_sliding_window`` is set."""
     window = fields.optional("sliding_window")
     slides = fields.flag("use_sliding_window", False)

@@ -61,6 +61,15 @@ class Fields:
             self.refuse(name, f"a whole number from 1 to {most}")
         return int(value)
 
+    def count(self, name: str, default: int | None = None, most: int = 10**5) -> int:
+        """A whole number from 0 to ``most``; absent or null takes the default."""
+        value = self.get(name)
+        if value is None and default is not None:
+            return default
+        if type(value) is not int or not 0 <= value <= most:
+            self.refuse(name, f"a whole number from 0 to {most}")
+        return int(value)
+
     def optional(self, name: str, most: int = MAX_TOKENS) -> int | None:
         """A whole number, or None when the field is absent or null."""
         return self.whole(name, most=most) if self.has(name) else self.get(name)

@@ -19,6 +19,8 @@ def windows_of(
     """
     explicit = fields.get("layer_types")
     if explicit is not None:
+        if not isinstance(explicit, list) or len(explicit) > layers:
+            fields.refuse("layer_types", f"a list of {layers} layer types is needed")
         pattern = [_slides(fields, i, kind) for i, kind in enumerate(explicit)]
         if len(pattern) != layers:
             fields.refuse("layer_types", f"a list of {layers} layer types is needed")

@@ -98,6 +98,11 @@ def _field_error(
         name = str(detail["loc"][-1])
         return FieldError(f"{path}.{name}" if path else name, "nothing",
                           _PLAIN["missing"])  # fmt: skip
+    if detail["type"] == "union_tag_invalid":
+        # the tag of a union of documents is the field that tells its branches
+        choices = detail["ctx"]["expected_tags"].replace("'", "")
+        found = shown(detail["ctx"]["tag"])
+        return FieldError(f"{path}.type", found, f"one of {choices}")
     allowed = _allowed(kind, steps, value, detail)
     return FieldError(path or "(document)", shown(value), allowed)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from shardwright.plan.anatomy import Anatomy
-from shardwright.schema.model import Attention
+from shardwright.schema.model import AnyAttention
 from shardwright.schema.plan import Replica
 
 
@@ -70,7 +70,7 @@ def heads_divisible(anatomy: Anatomy, replica: Replica) -> str | None:
     return None
 
 
-def divides(attention: Attention, tp: int) -> bool:
+def divides(attention: AnyAttention, tp: int) -> bool:
     """Whether ``tp`` ranks can share the heads evenly."""
     kv = attention.kv_heads
     return attention.heads % tp == 0 and (kv % tp == 0 or tp % kv == 0)
