@@ -1,0 +1,1 @@
+"""Benchmarks of the expert placement: `python -m benchmarks.experts [--quick]`."""
