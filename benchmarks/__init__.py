@@ -1,0 +1,1 @@
+"""Measurements, run from the repository's root (README.md has the protocol)."""

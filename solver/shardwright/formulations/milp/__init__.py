@@ -1,0 +1,1 @@
+"""The programs for MILP engines, through PuLP."""

@@ -1,0 +1,347 @@
+"""Seeded tiny instances, tight around equality, for agreement and metamorphic tests.
+
+``random_instance(seed)`` builds documents in two steps: a loose instance is compiled,
+a few of its designs are drawn and evaluated, and the limits of the final instance are
+then set to the figures of these designs or one unit beside them.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from itertools import pairwise
+from random import Random
+from typing import Any
+
+from shardwright.problem import (
+    Design,
+    Figures,
+    Problem,
+    StageChoice,
+    compile_problem,
+)
+from shardwright.schema.instance import Instance
+
+Doc = dict[str, Any]
+GOALS = ("gpus", "cost", "throughput", "tpot", "ttft")
+
+
+def random_instance(seed: int) -> Instance:
+    """A tiny instance: at most 5 GPUs of 2 types and 6 layers of 2 kinds."""
+    return instance_of(random_document(seed))
+
+
+def instance_of(document: Doc) -> Instance:
+    """The instance that a JSON document states."""
+    return Instance.model_validate_json(json.dumps(document))
+
+
+def random_document(seed: int) -> Doc:
+    """The document of ``random_instance``."""
+    draw = _Draw(Random(seed))
+    document = draw.loose(f"random-{seed}")
+    problem = compile_problem(instance_of(document))
+    samples = [f for f in (draw.design(problem) for _ in range(12)) if f is not None]
+    draw.tighten(document, problem, samples)
+    return document
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A design with its figures."""
+
+    design: Design
+    figures: Figures
+
+
+@dataclass(frozen=True)
+class _Draw:
+    rng: Random
+
+    def chance(self, share: float) -> bool:
+        return self.rng.random() < share
+
+    # -- the loose instance ------------------------------------------------------
+
+    def loose(self, name: str) -> Doc:
+        document: Doc = {
+            "name": name,
+            "model": self._model(),
+            "cluster": self._cluster(),
+            "workload": self._workload(),
+            "precision": self._precision(),
+            "engine": self._engine(),
+            "limits": {"memory_fraction": 1.0},
+        }
+        document["grid"] = self._grid(document["workload"])
+        goals = self.rng.sample(GOALS, self.rng.choice((1, 1, 2, 3)))
+        if not self.chance(0.15):  # else the default objective
+            document["objective"] = goals
+        return document
+
+    def _model(self) -> Doc:
+        kinds = [self._kind("a", plain=True)]
+        if self.chance(0.5):
+            kinds.append(self._kind("b", plain=False))
+        count = self.rng.choice((1, 2, 3, 3, 4, 4, 5, 6))
+        names = [k["name"] for k in kinds]
+        return {
+            "name": "tiny",
+            "hidden": 128,
+            "vocabulary": self.rng.choice((500, 1000, 4000)),
+            "tied_embeddings": self.chance(0.5),
+            "max_position_tokens": None,
+            "final_norm_width": 128,
+            "layer_kinds": kinds,
+            "layers": [self.rng.choice(names) for _ in range(count)],
+        }
+
+    def _kind(self, name: str, plain: bool) -> Doc:
+        kv_heads = self.rng.choice((1, 2, 4))
+        attention: Doc | None = {
+            "heads": 4,
+            "kv_heads": kv_heads,
+            "head_dim": self.rng.choice((16, 32)),
+            "qkv_bias": self.chance(0.2),
+        }
+        if attention is not None and self.chance(0.3):
+            attention["window_tokens"] = self.rng.choice((16, 64))
+        ffn: Doc | None = {
+            "intermediate": self.rng.choice((128, 300, 700)),
+            "matrices": self.rng.choice((2, 3)),
+        }
+        if not plain and self.chance(0.3):
+            attention = None
+        if not plain and self.chance(0.3):
+            ffn = None
+        width = 256 if attention or ffn else 0
+        return {
+            "name": name,
+            "attention": attention,
+            "ffn": ffn,
+            "norm_width": width,
+        }
+
+    def _cluster(self) -> Doc:
+        kinds = ("fast", "slow")[: self.rng.choice((1, 1, 2))]
+        groups, room = [], self.rng.choice((2, 3, 4, 4, 5))
+        while room and len(groups) < 3:
+            gpus = self.rng.randint(1, room)
+            group = self._group(f"n{len(groups)}", self.rng.choice(kinds), gpus)
+            groups.append(group)
+            room -= gpus * group.get("count", 1)
+            room = max(room, 0)
+        return {"gpu_types": {k: self._gpu(k) for k in kinds}, "nodes": groups}
+
+    def _group(self, name: str, gpu: str, gpus: int) -> Doc:
+        group: Doc = {"name": name, "gpu": gpu, "gpus": gpus}
+        if gpus == 1 and self.chance(0.3):
+            group["count"] = 2
+        if gpus > 1 and self.chance(0.3):
+            group["island_gpus"] = self.rng.randint(1, gpus)
+        if gpus > 1 and self.chance(0.25):
+            group[self.rng.choice(("reserved", "failed"))] = [self.rng.randrange(gpus)]
+        return group
+
+    def _gpu(self, name: str) -> Doc:
+        slow = self.rng.uniform(1.2, 3) if name == "slow" else 1.0
+        link = self.rng.uniform(0.05, 0.6)
+        hop_us = self.rng.choice((10, 50, 200))
+        return {
+            "name": name,
+            "memory": "1 GB",
+            "hbm_gbyte_per_s": round(self.rng.uniform(0.5, 2) / slow, 3),
+            "dense_tflops": {"bf16": round(self.rng.uniform(0.03, 0.2) / slow, 4)},
+            "link_technology": "test",
+            "link_gbyte_per_s": round(link, 3),
+            "island_gpus": 8,
+            "network_gbyte_per_s": round(link * self.rng.uniform(0.1, 1), 4),
+            "price_usd_per_hour": self.rng.choice((None, 0.5, 1, 2.25)),
+            "calibration": self._calibration(hop_us),
+        }
+
+    def _calibration(self, hop_us: int) -> Doc:
+        return {
+            "name": "test",
+            "hbm_efficiency": 0.9,
+            "kv_read_efficiency": 0.7,
+            "matmul_efficiency": {"bf16": 0.8},
+            "attention_efficiency": 0.5,
+            "link_efficiency": 0.9,
+            "network_efficiency": 0.9,
+            "allreduce_latency_us": {2: self.rng.choice((5, 40, 150)), 4: 60},
+            "hop_latency_us": hop_us,
+            "network_latency_us": hop_us * self.rng.choice((1, 3, 8)),
+            "layer_overhead_us": self.rng.choice((0, 20, 100)),
+            "step_overhead_us": self.rng.choice((20, 100, 400)),
+            "sequence_overhead_us": self.rng.choice((0, 10, 40)),
+            "framework_memory": "1 MB",
+            "communicator_memory": "100 KB",
+            "source": "drawn",
+            "confidence": "low",
+        }
+
+    def _workload(self) -> Doc:
+        return {
+            "input_tokens": self._length((20, 60, 150)),
+            "output_tokens": self._length((10, 40, 100)),
+            "max_context_tokens": self.rng.choice((256, 512)),
+            "max_batch": 64,
+            "kv_reserve": self.rng.choice(("p99", "max_context")),
+            "prefix_cache_hit_ratio": self.rng.choice((0, 0, 0.25)),
+        }
+
+    def _length(self, means: tuple[int, ...]) -> Doc:
+        mean, form = self.rng.choice(means), self.rng.random()
+        if form < 0.6:
+            return {"constant": mean}
+        if form < 0.8:
+            return {"mean": mean, "cv": 0.5}
+        return {"histogram": [[mean, 1], [2 * mean, 1]]}
+
+    def _precision(self) -> Doc:
+        if self.chance(0.7):
+            return {}
+        return {
+            "weights": self.rng.choice(("fp8", "int4")),
+            "kv_cache": self.rng.choice(("bf16", "fp8")),
+        }
+
+    def _engine(self) -> Doc:
+        if self.chance(0.5):
+            return {"name": "vllm"}
+        if self.chance(0.5):
+            return {"name": "generic"}
+        switches = (
+            "micro_batches_equal_stages",
+            "equal_shape_per_stage",
+            "heads_divisible",
+        )
+        return {"name": "generic", "rules": {s: self.chance(0.5) for s in switches}}
+
+    def _grid(self, workload: Doc) -> Doc:
+        sequences = self.rng.sample((1, 2, 3, 4, 6, 8, 12, 16), self.rng.choice((1, 2)))
+        chunks = self.rng.sample((16, 32, 64, 128, 256), self.rng.choice((1, 1, 2)))
+        micro_batches = self.rng.sample((1, 2, 3, 4), self.rng.choice((1, 2)))
+        grid: Doc = {
+            "sequences": sorted(sequences),
+            "prefill_chunk_tokens": sorted({*chunks, 256})[:2],
+        }
+        grid["micro_batches"] = sorted(micro_batches)
+        return grid
+
+    # -- designs of it -----------------------------------------------------------
+
+    def design(self, problem: Problem) -> Sample | None:
+        """A random design, without regard to limits; None when the draw fails."""
+        if not problem.points or not problem.units:
+            return None
+        point = self.rng.randrange(len(problem.points))
+        counts = problem.stage_counts(point)
+        if not counts:
+            return None
+        stages = self.rng.choice(counts)
+        cuts = sorted(self.rng.sample(range(1, problem.layers), stages - 1))
+        edges = [0, *cuts, problem.layers]
+        units = [self.rng.randrange(len(problem.units)) for _ in range(stages)]
+        if problem.rules.equal_shape_per_stage:
+            units = [units[0]] * stages
+        classes = [problem.units[u].gpu_class for u in units]
+        crossings = tuple(a != b or self.chance(0.3) for a, b in pairwise(classes))
+        parts = zip(units, edges[:-1], edges[1:], strict=True)
+        choice = Design(point, tuple(StageChoice(*part) for part in parts), crossings)
+        return Sample(choice, problem.figures(choice))
+
+    # -- limits around them ------------------------------------------------------
+
+    def tighten(self, document: Doc, problem: Problem, samples: list[Sample]) -> None:
+        """Set limits at the figures of the samples, or one unit beside them."""
+        self._fleet_limits(document)
+        self._fix(document, samples)
+        if not samples:
+            return
+        if self.chance(0.75):
+            self._memory(document, problem, samples)
+        for metric in ("tpot", "itl", "prefill", "ttft", "e2e"):
+            if self.chance(0.1):
+                self._target(document, problem, metric, samples)
+        for name in ("memory_imbalance", "compute_imbalance"):
+            if self.chance(0.15):
+                document["limits"][name] = self.rng.choice((0, 0.05, 0.2, 0.6))
+        if self.chance(0.15):
+            f = self.rng.choice(samples).figures
+            share = max(1e-6, f.comm_ns / f.times.loop_ns)
+            share = self.rng.choice((share, share * 1.1, share * 0.9))
+            document["limits"]["communication_share"] = min(1.0, round(share, 6))
+        if self.chance(0.6):
+            self._rate(document, problem, samples)
+
+    def _fleet_limits(self, document: Doc) -> None:
+        limits = document["limits"]
+        if self.chance(0.15):
+            limits["spare_gpus"] = self.rng.choice((1, 1, 2))
+        if self.chance(0.15):
+            limits["max_gpus"] = self.rng.randint(1, 4)
+        if self.chance(0.15):
+            limits["max_cost_usd_per_hour"] = self.rng.choice((1, 2.25, 3.5, 5))
+        if self.chance(0.15):
+            limits["max_pipeline_stages"] = self.rng.randint(1, 3)
+        if self.chance(0.1):
+            limits["max_tensor_parallel"] = self.rng.randint(1, 3)
+
+    def _fix(self, document: Doc, samples: list[Sample]) -> None:
+        fix: Doc = {}
+        if self.chance(0.06):
+            fix["dp"] = self.rng.randint(1, 3)
+        if self.chance(0.06):
+            fix["tp"] = self.rng.randint(1, 2)
+        if samples and self.chance(0.12):
+            stages = self.rng.choice(samples).design.stages
+            if self.chance(0.5):
+                fix["layers"] = [s.end - s.start for s in stages]
+            if self.chance(0.5):
+                fix["pp"] = len(stages)
+        if fix:
+            document["fix"] = fix
+
+    def _memory(self, document: Doc, problem: Problem, samples: list[Sample]) -> None:
+        """Capacity of every class exactly at the need of one design, or a byte off.
+
+        Long pipelines are preferred: with room to spare a single stage always wins.
+        """
+        wanted = max(
+            self.rng.sample(samples, min(3, len(samples))),
+            key=lambda s: len(s.design.stages),
+        )
+        used = list(zip(wanted.design.stages, wanted.figures.memory_bytes, strict=True))
+        for index, gpu_class in enumerate(problem.classes):
+            needs = [m for s, m in used if problem.units[s.unit].gpu_class == index]
+            need = max(needs or [m for _, m in used])
+            need += self.rng.choice((-1, 0, 0, 0, 0, 1))
+            gpu = document["cluster"]["gpu_types"][gpu_class.name]
+            gpu["memory"] = f"{need} B"
+
+    def _target(
+        self, document: Doc, problem: Problem, metric: str, samples: list[Sample]
+    ) -> None:
+        times = self.rng.choice(samples).figures.times
+        decode = -((1 - problem.output_mean) * times.tpot_ns // 1)
+        value = {
+            "tpot": times.tpot_ns,
+            "itl": times.tpot_ns,
+            "prefill": times.prefill_ns,
+            "ttft": times.ttft_ns,
+            "e2e": times.ttft_ns + int(decode),
+        }[metric]
+        limit_ns = value + self.rng.choice((-1, 0, 0, value // 10, value // 3))
+        target = {"metric": metric, "limit_ms": limit_ns / 1e6}
+        document.setdefault("slo", []).append(target)
+
+    def _rate(self, document: Doc, problem: Problem, samples: list[Sample]) -> None:
+        wanted = sum(
+            s.figures.rate_mtok_per_s
+            for s in self.rng.sample(samples, min(len(samples), self.rng.randint(1, 3)))
+        )
+        wanted = int(wanted * self.rng.choice((0.5, 0.9, 1, 1, 1)))
+        rate = max(wanted, 1) / 1000 / float(problem.output_mean)
+        document["workload"]["request_rate_per_s"] = rate
