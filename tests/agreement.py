@@ -68,10 +68,14 @@ def _versions() -> dict[str, str]:
 
 
 def agree(
-    seed: int, solvers: Iterable[str | Solver], time_limit_s: float = 10.0
+    seed: int,
+    solvers: Iterable[str | Solver],
+    time_limit_s: float = 10.0,
+    experts: bool = False,
 ) -> Verdict:
-    """Judge the solvers on ``random_instance(seed)``."""
-    return agree_on(random_document(seed), solvers, time_limit_s, seed)
+    """Judge the solvers on ``random_document(seed, experts)``."""
+    document = random_document(seed, experts)
+    return agree_on(document, solvers, time_limit_s, seed)
 
 
 def agree_job(job: tuple[int, list[str], float]) -> Verdict:

@@ -36,10 +36,13 @@ def instance_of(document: Doc) -> Instance:
     return Instance.model_validate_json(json.dumps(document))
 
 
-def random_document(seed: int) -> Doc:
-    """The document of ``random_instance``."""
-    draw = _Draw(Random(seed))
-    document = draw.loose(f"random-{seed}")
+def random_document(seed: int, experts: bool = False) -> Doc:
+    """The document of ``random_instance``; ``experts``: of a tiny mixture of experts.
+
+    The islands of one GPU type then differ, so that no stage spreads over several.
+    """
+    draw = _Draw(Random(seed), experts)
+    document = draw.loose(f"random-{'experts-' if experts else ''}{seed}")
     problem = compile_problem(instance_of(document))
     samples = [f for f in (draw.design(problem) for _ in range(12)) if f is not None]
     draw.tighten(document, problem, samples)
@@ -57,6 +60,7 @@ class Sample:
 @dataclass(frozen=True)
 class _Draw:
     rng: Random
+    experts: bool = False
 
     def chance(self, share: float) -> bool:
         return self.rng.random() < share
@@ -110,6 +114,8 @@ class _Draw:
             "intermediate": self.rng.choice((128, 300, 700)),
             "matrices": self.rng.choice((2, 3)),
         }
+        if self.experts:
+            attention, ffn = self._latent(attention), self._mixture(ffn)
         if not plain and self.chance(0.3):
             attention = None
         if not plain and self.chance(0.3):
@@ -122,7 +128,37 @@ class _Draw:
             "norm_width": width,
         }
 
+    def _latent(self, attention: Doc | None) -> Doc | None:
+        if not self.chance(0.4):
+            return attention
+        return {
+            "type": "mla",
+            "heads": 4,
+            "q_lora_rank": self.rng.choice((None, 32)),
+            "kv_lora_rank": self.rng.choice((16, 48)),
+            "qk_nope_head_dim": 16,
+            "qk_rope_head_dim": 8,
+            "v_head_dim": 16,
+        }
+
+    def _mixture(self, ffn: Doc | None) -> Doc | None:
+        if not self.chance(0.75):
+            return ffn
+        experts = self.rng.choice((2, 4, 6))
+        return {
+            "type": "moe",
+            "experts": experts,
+            "top_k": self.rng.choice((1, 2)),
+            "intermediate": self.rng.choice((64, 200)),
+            "shared_experts": 1,
+            "shared_intermediate": 96,
+            "bias": self.chance(0.2),
+            "correction_bias": self.chance(0.3),
+        }
+
     def _cluster(self) -> Doc:
+        if self.experts:
+            return self._separate_nodes()
         kinds = ("fast", "slow")[: self.rng.choice((1, 1, 2))]
         groups, room = [], self.rng.choice((2, 3, 4, 4, 5))
         while room and len(groups) < 3:
@@ -131,6 +167,17 @@ class _Draw:
             groups.append(group)
             room -= gpus * group.get("count", 1)
             room = max(room, 0)
+        return {"gpu_types": {k: self._gpu(k) for k in kinds}, "nodes": groups}
+
+    def _separate_nodes(self) -> Doc:
+        """One node of every type: no stage can spread over equal islands."""
+        kinds = ("fast", "slow")[: self.rng.choice((1, 1, 2))]
+        room = self.rng.choice((2, 3, 4, 4, 5))
+        groups = []
+        for i, kind in enumerate(kinds):
+            gpus = max(1, room if i == len(kinds) - 1 else self.rng.randint(1, room))
+            groups.append({"name": f"n{i}", "gpu": kind, "gpus": gpus})
+            room -= gpus
         return {"gpu_types": {k: self._gpu(k) for k in kinds}, "nodes": groups}
 
     def _group(self, name: str, gpu: str, gpus: int) -> Doc:
@@ -208,6 +255,8 @@ class _Draw:
         }
 
     def _engine(self) -> Doc:
+        if self.experts and self.chance(0.5):
+            return {"name": self.rng.choice(("sglang", "trtllm"))}
         if self.chance(0.5):
             return {"name": "vllm"}
         if self.chance(0.5):

@@ -132,21 +132,29 @@ def spoiled(plan: Plan, changes: Changes) -> Plan:
 
 @dataclass(frozen=True)
 class Sketch:
-    """A replica in short: (first layer, end, type, node, GPUs) of each stage."""
+    """A replica in short: (first layer, end, type, node, GPUs) of each stage.
+
+    Several nodes are named with blanks between: each gives the same GPUs. ``shape``
+    is of every stage; without it a stage is tensor-parallel over its GPUs.
+    """
 
     stages: Sequence[tuple[int, int, str, str, Sequence[int]]]
     sequences: int = 16
     micro_batches: int = 2
     chunk: int = 512
+    shape: Mapping[str, int] | None = None
+    slots: int = 0
 
 
 TWO_STAGES = Sketch([(0, 4, "big", "a-0", (0, 1)), (4, 8, "big", "a-0", (2, 3))])
 ONE_STAGE = Sketch([(0, 8, "big", "a-1", (0, 1))], micro_batches=1)
 
 
-def plan_for(subject: Instance, *sketches: Sketch) -> Plan:
-    """A plan whose claims are all right."""
-    draft = _plan(subject, [_draft(sketch) for sketch in sketches])
+def plan_for(
+    subject: Instance, *sketches: Sketch, maps: Sequence[Changes] | None = None
+) -> Plan:
+    """A plan whose claims are all right, with these expert maps."""
+    draft = _plan(subject, [_draft(sketch) for sketch in sketches], maps)
     figures = check(subject, draft).figures
     document = draft.model_dump(mode="json")
     for replica, own in zip(
@@ -186,11 +194,14 @@ def zeroed(plan: Plan) -> Plan:
     return spoiled(plan, {f"pools.0.replicas.{r}.latency": zeros for r in replicas})
 
 
-def _plan(subject: Instance, replicas: list[dict[str, Any]]) -> Plan:
+def _plan(
+    subject: Instance, replicas: list[dict[str, Any]], maps: Sequence[Changes] | None
+) -> Plan:
     document = {
         "instance_name": subject.name,
         "instance_sha256": "",
         "pools": [{"replicas": replicas}],
+        "expert_map": maps,
     }
     return Plan.model_validate_json(json.dumps(document))
 
@@ -198,12 +209,16 @@ def _plan(subject: Instance, replicas: list[dict[str, Any]]) -> Plan:
 def _draft(sketch: Sketch) -> dict[str, Any]:
     stages: list[dict[str, Any]] = []
     rank = 0
-    for start, end, gpu_type, node, gpus in sketch.stages:
+    for start, end, gpu_type, nodes, gpus in sketch.stages:
+        places = [(node, gpu) for node in nodes.split() for gpu in gpus]
         ranks = [
-            {"node": node, "gpu": gpu, "rank": rank + i} for i, gpu in enumerate(gpus)
+            {"node": node, "gpu": gpu, "rank": rank + i}
+            for i, (node, gpu) in enumerate(places)
         ]
         rank += len(ranks)
-        stages.append(_draft_stage([start, end], gpu_type, ranks))
+        stage = _draft_stage([start, end], gpu_type, ranks)
+        shape = sketch.shape or stage["shape"]
+        stages.append({**stage, "shape": {**shape}, "expert_slots": sketch.slots})
     return {
         "operating_point": {
             "sequences": sketch.sequences,

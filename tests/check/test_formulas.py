@@ -137,6 +137,67 @@ def test_half_bytes_round_up() -> None:
     assert stage_of(changes).memory.weights == 2 * 36 + 512 + 16
 
 
+@pytest.mark.parametrize(
+    ("dtype", "parts", "layer"),
+    [
+        # attention 8·(4 + 2)·(2 + 2) = 192 weights, FFN 3·8·6 = 144, norms 32 bytes
+        ("fp8", ["attention", "dense_ffn"], 192 + 144 + 32),
+        ("fp8", ["attention"], 192 + 2 * 144 + 32),
+        ("fp8", ["dense_ffn"], 2 * 192 + 144 + 32),
+        # deployed in another format than published: all matrices in it
+        ("int4", ["attention"], 96 + 72 + 32),
+    ],
+)
+def test_published_formats_of_a_dense_model(
+    dtype: str, parts: list[str], layer: int
+) -> None:
+    published = {"dtype": "fp8", "block": None, "scale_bytes": 4, "parts": parts}
+    changes = {"precision": {"weights": dtype}, "model.quantization": published}
+    assert stage_of(changes).memory.weights == 2 * layer + 4096 + 16
+
+
+def test_time_of_matrices_in_two_formats() -> None:
+    # Attention alone in fp8: 192 + 2·144 B are read instead of 336 B, at 1e6 B/s:
+    # 144 µs more in each of two layers.
+    slow = {
+        "cluster.gpu_types.big.hbm_gbyte_per_s": 0.002,
+        "precision": {"weights": "fp8"},
+    }
+    published = {
+        "dtype": "fp8",
+        "block": None,
+        "scale_bytes": 4,
+        "parts": ["attention"],
+    }
+    whole, part = (
+        stage_of(changes).decode.total_ns
+        for changes in (slow, {**slow, "model.quantization": published})
+    )
+    assert part - whole == 2 * 144_000
+
+
+@pytest.mark.parametrize(
+    ("tp", "stages", "tied"), [(1, 1, False), (4, 1, True), (1, 2, False), (1, 2, True)]
+)
+def test_bias_of_the_lm_head(tp: int, stages: int, tied: bool) -> None:
+    # V_t = 128/tp values of 2 bytes on the last or single stage
+    changes = {"model.tied_embeddings": tied}
+    plain = stage_of(changes, tp=tp, stages=stages)
+    biased = stage_of({**changes, "model.lm_head_bias": True}, tp=tp, stages=stages)
+    assert biased.memory.weights - plain.memory.weights == 2 * 128 // tp
+    assert biased.decode.total_ns == plain.decode.total_ns
+
+
+def test_first_stage_has_no_bias_of_the_lm_head() -> None:
+    first = Sketch([(0, 1, "big", "a-0", [0]), (1, 2, "big", "a-0", [1])], 4, 2, 100)
+    weights = set()
+    for bias in (False, True):
+        subject = instance({**FINGERS, "model.lm_head_bias": bias})
+        stages = check(subject, plan_for(subject, first)).figures.replicas[0].stages
+        weights.add(stages[0].memory.weights)
+    assert len(weights) == 1
+
+
 def test_kv_cache_holds_one_full_context() -> None:
     # 4·1100 + … < 10,000 = max_context; 2 layers·10,000·2·2·2·2 bytes
     stage = stage_of({"workload.max_context_tokens": 10_000})
@@ -159,10 +220,10 @@ def test_window_bounds_the_cache() -> None:
 
 
 def test_memory_of_a_single_gpu() -> None:
-    # No group, no buffer. (4 + 100)·2·(24 + max(16, 12)); logits (4 + ⌈100/1000⌉)·128·4
+    # No group, no buffer. (4 + 100)·2·(24 + max(24, 12)); logits (4 + ⌈100/1000⌉)·128·4
     memory = stage_of({}).memory
     assert memory.communication == 0
-    assert memory.activations == 104 * 2 * 40 + 5 * 128 * 4
+    assert memory.activations == 104 * 2 * 48 + 5 * 128 * 4
     assert memory.framework == 10**9
 
 
@@ -274,24 +335,25 @@ def test_derived_figures_round_up() -> None:
 
 
 def test_working_width_of_wide_attention() -> None:
-    # FFN missing: (H_t + 2·K_t)·D = (4 + 2·1)·2; 104 tokens·2 bytes·(24 + 12)
+    # FFN missing: (2·H_t + 2·K_t)·D = (8 + 2·1)·2; 104 tokens·2 bytes·(24 + 20)
     narrow = {f"{ATTENTION}.kv_heads": 1, FFN: None}
-    assert stage_of(narrow).memory.activations == 104 * 2 * 36 + 5 * 128 * 4
+    assert stage_of(narrow).memory.activations == 104 * 2 * 44 + 5 * 128 * 4
     # attention missing: 2·I = 12
     wide = {ATTENTION: None}
     assert stage_of(wide).memory.activations == 104 * 2 * 36 + 5 * 128 * 4
 
 
 def test_working_width_is_of_the_model_not_of_the_stage() -> None:
-    # the last layer is a no-op, yet its stage is sized for the widest kind (16)
+    # the last layer is a no-op, yet its stage is sized for the widest kind:
+    # (2·4 + 2·2)·2 = 24
     empty = {"name": "empty", "attention": None, "ffn": None, "norm_width": 0}
     changes = {
         "model.layer_kinds": [KIND, empty],
         "model.layers": ["block", "empty"],
     }
     stage = stage_of(changes, stages=2)
-    # m = 2: (2 + 100)·2·(24 + 16); logits (2 + 1)·128·4
-    assert stage.memory.activations == 102 * 2 * 40 + 3 * 128 * 4
+    # m = 2: (2 + 100)·2·(24 + 24); logits (2 + 1)·128·4
+    assert stage.memory.activations == 102 * 2 * 48 + 3 * 128 * 4
 
 
 def test_all_reduce_over_four_ranks() -> None:

@@ -187,3 +187,16 @@ def test_hop_between_islands() -> None:
     subject = instance({**LLAMA, "cluster.gpu_types.big.island_gpus": 4})
     report = check(subject, plan_for(subject, FOUR_STAGES))
     assert report.figures.replicas[0].hops.decode_ns == (36_458, 77_915, 36_458)
+
+
+def test_hop_between_islands_over_slow_links() -> None:
+    # Data leaves over the GPU's own links first: 5e9 B/s of them, and the hop's own
+    # latency above the network's: 20,000 + 2·48·8192·2/5e9 = 334,572.8 ns.
+    changes = {
+        "cluster.gpu_types.big.island_gpus": 4,
+        "cluster.gpu_types.big.link_gbyte_per_s": 10,
+        "cluster.gpu_types.big.calibration.hop_latency_us": 20,
+    }
+    subject = instance({**LLAMA, **changes})
+    report = check(subject, plan_for(subject, FOUR_STAGES))
+    assert report.figures.replicas[0].hops.decode_ns == (334_573,) * 3

@@ -12,13 +12,14 @@ from shardwright.cost.memory import (
     LAST,
     MIDDLE,
     ONLY,
-    RankLayer,
     activation_bytes,
     communication_bytes,
     framework_bytes,
     padded_vocabulary,
     stage_weight_bytes,
 )
+from shardwright.cost.rank import RankLayer
+from shardwright.cost.shape import StageShape
 from shardwright.ingest import gpu, model
 from shardwright.schema.model import ModelSpec
 from shardwright.schema.workload import Limits, Precision
@@ -36,8 +37,11 @@ def llama() -> ModelSpec:
     return model("meta-llama/Meta-Llama-3-70B-Instruct")
 
 
-def rank(spec: ModelSpec, tp: int, kind: int = 0) -> RankLayer:
-    return RankLayer.of(spec, spec.layer_kinds[kind], tp)
+def rank(
+    spec: ModelSpec, tp: int, kind: int = 0, formats: Precision | None = None
+) -> RankLayer:
+    shape = StageShape.dense(tp)
+    return RankLayer.of(spec, spec.layer_kinds[kind], shape, formats or BF16)
 
 
 def test_weights_of_a_llama_layer(llama: ModelSpec) -> None:
@@ -47,9 +51,9 @@ def test_weights_of_a_llama_layer(llama: ModelSpec) -> None:
     assert rank(llama, 1).weight_bytes(BF16) == 2 * (whole + 2 * 8192)
     assert rank(llama, 2).weight_bytes(BF16) == whole + 2 * 2 * 8192
     fp8 = precision(weights="fp8")
-    assert rank(llama, 1).weight_bytes(fp8) == whole + 2 * 2 * 8192
+    assert rank(llama, 1, formats=fp8).weight_bytes(fp8) == whole + 2 * 2 * 8192
     int4 = precision(weights="int4")
-    assert rank(llama, 1).weight_bytes(int4) == whole // 2 + 2 * 2 * 8192
+    assert rank(llama, 1, formats=int4).weight_bytes(int4) == whole // 2 + 2 * 2 * 8192
 
 
 def test_the_whole_model_is_its_published_size(llama: ModelSpec) -> None:
@@ -99,10 +103,15 @@ def test_kv_heads_are_replicated_beyond_their_number(llama: ModelSpec) -> None:
 def test_a_window_bounds_the_cache_of_a_layer() -> None:
     gemma = model("google/gemma-3-27b-it")
     local, whole = sorted(
-        (RankLayer.of(gemma, kind, 1) for kind in gemma.layer_kinds),
-        key=lambda r: r.window_tokens is None,
+        (
+            RankLayer.of(gemma, kind, StageShape.dense(1), BF16)
+            for kind in gemma.layer_kinds
+        ),
+        key=lambda r: not r.windowed,
     )
-    assert (local.window_tokens, whole.window_tokens) == (1024, None)
+    assert local.attention is not None and whole.attention is not None
+    assert local.attention.window_tokens == 1024
+    assert whole.attention.window_tokens is None
     per_token = local.kv_bytes_per_token(BF16)
     assert local.kv_bytes(BF16, 100_000, 10) == 10 * 1024 * per_token
     assert local.kv_bytes(BF16, 500, 10) == 500 * per_token
@@ -139,7 +148,7 @@ def test_communicators_and_their_buffer(llama: ModelSpec) -> None:
     buffer = 2112 * 8192 * 2
 
     def total(tp: int, role: int) -> int:
-        return communication_bytes(llama, BF16, h100, tp, 2112, role)
+        return communication_bytes(llama, BF16, h100, StageShape.dense(tp), 2112, role)
 
     assert total(1, ONLY) == 0
     assert total(1, MIDDLE) == 300_000_000

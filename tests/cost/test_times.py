@@ -10,8 +10,10 @@ import pytest
 from numpy.typing import NDArray
 
 from shardwright.cost.lengths import RequestMix
-from shardwright.cost.memory import FIRST, LAST, MIDDLE, ONLY, RankLayer
-from shardwright.cost.times import StageClock, hop_ns
+from shardwright.cost.memory import FIRST, LAST, MIDDLE, ONLY
+from shardwright.cost.rank import RankLayer
+from shardwright.cost.shape import StageShape
+from shardwright.cost.times import Load, StageClock, hop_ns
 from shardwright.ingest import gpu, model
 from shardwright.schema.workload import Precision, Workload
 
@@ -25,11 +27,16 @@ TYPES = ("H100-SXM", "A100-80", "L4", "L40S")
 
 
 def clock(name: str, tp: int, spec: Any = LLAMA) -> StageClock:
-    return StageClock(spec, BF16, MIX, gpu(name), tp)
+    return StageClock(spec, BF16, MIX, gpu(name), StageShape.dense(tp))
+
+
+def load(m: Any, x: Any) -> Load:
+    """One attention rank has all tokens."""
+    return Load.balanced(m, x, 1)
 
 
 def rank(tp: int, spec: Any = LLAMA, kind: int = 0) -> RankLayer:
-    return RankLayer.of(spec, spec.layer_kinds[kind], tp)
+    return RankLayer.of(spec, spec.layer_kinds[kind], StageShape.dense(tp), BF16)
 
 
 def array(*values: float) -> NDArray[np.float64]:
@@ -38,7 +45,7 @@ def array(*values: float) -> NDArray[np.float64]:
 
 def layer_ns(name: str, tp: int, m: float, x: float) -> tuple[int, int]:
     """Total and communication of one layer."""
-    total, comm = clock(name, tp).layer(rank(tp), array(m), array(x))
+    total, comm = clock(name, tp).layer(rank(tp), load(array(m), array(x)))
     return int(total[0]), int(comm[0])
 
 
@@ -69,10 +76,11 @@ def test_two_all_reduces_per_layer() -> None:
 def test_start_up_of_sizes_that_are_not_listed() -> None:
     """Three ranks take the entry of four, sixteen the largest there is."""
     listed = {
-        tp: float(clock("H100-SXM", tp).all_reduce(array(0))[0]) for tp in (3, 4, 16)
+        tp: float(clock("H100-SXM", tp).links.all_reduce(array(0), tp)[0])
+        for tp in (3, 4, 16)
     }
     assert listed == pytest.approx({3: 18e-6, 4: 18e-6, 16: 25e-6})
-    assert clock("H100-SXM", 1).all_reduce(array(10**9))[0] == 0
+    assert clock("H100-SXM", 1).links.all_reduce(array(10**9), 1)[0] == 0
 
 
 def test_a_hop_carries_hidden_state_and_residual() -> None:
@@ -105,13 +113,13 @@ def test_more_tokens_never_take_less_time(name: str, spec: Any, tp: int) -> None
     subject = clock(name, tp, spec)
     for kind in range(len(spec.layer_kinds)):
         for m, x in ((steps, still), (still, steps)):
-            total, comm = subject.layer(rank(tp, spec, kind), m, x)
+            total, comm = subject.layer(rank(tp, spec, kind), load(m, x))
             assert (np.diff(total) >= 0).all()
             assert (np.diff(comm) >= 0).all()
             assert (comm <= total).all()
     for role in (MIDDLE, FIRST, LAST, ONLY):
         for m, x in ((steps, still), (still, steps)):
-            total, comm = subject.stage_constant(role, m, x)
+            total, comm = subject.stage_constant(role, load(m, x))
             assert (np.diff(total) >= 0).all()
             assert (comm <= total).all()
 
@@ -131,7 +139,10 @@ def test_more_ranks_compute_no_slower_and_talk_no_less(name: str) -> None:
 
 def test_ends_of_a_pipeline_do_more() -> None:
     subject = clock("H100-SXM", 2)
-    one = [int(subject.stage_constant(r, array(8), array(32))[0][0]) for r in range(4)]
+    one = [
+        int(subject.stage_constant(r, load(array(8), array(32)))[0][0])
+        for r in range(4)
+    ]
     assert one[MIDDLE] == 420_000 + 8 * 8000
     assert one[MIDDLE] < one[FIRST] < one[ONLY]
     assert one[MIDDLE] < one[LAST] < one[ONLY]

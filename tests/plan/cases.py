@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+from shardwright.cost.shape import StageShape
 from shardwright.problem import (
     Design,
     Fleet,
@@ -97,6 +99,34 @@ def windowed_model() -> dict[str, Any]:
     }
 
 
+def mixture_model() -> dict[str, Any]:
+    """One dense layer, then 8 of 32 experts, top-4 out of 2 of 4 groups, one shared."""
+    attention = {"heads": 16, "kv_heads": 4, "head_dim": 128}
+    experts = {
+        "type": "moe",
+        "experts": 32,
+        "top_k": 4,
+        "intermediate": 1024,
+        "shared_experts": 1,
+        "shared_intermediate": 1024,
+        "n_group": 4,
+        "topk_group": 2,
+    }
+    kinds: list[dict[str, Any]] = [
+        {"name": "dense", "attention": attention, "ffn": {"intermediate": 8192}},
+        {"name": "moe", "attention": attention, "ffn": experts},
+    ]
+    return {
+        **LLAMA,
+        "name": "mixture-like",
+        "hidden": 2048,
+        "vocabulary": 32000,
+        "final_norm_width": 2048,
+        "layer_kinds": [{**kind, "norm_width": 4096} for kind in kinds],
+        "layers": ["dense", *["moe"] * 8],
+    }
+
+
 def instance(**changes: Any) -> Instance:
     """The seed: a 70B model on one node of 8 H100, with what a test changes."""
     document: dict[str, Any] = {
@@ -154,14 +184,14 @@ def mixed_cluster() -> dict[str, Any]:
 
 def design(
     problem: Problem,
-    stages: list[tuple[str, int, int]],
+    stages: Sequence[tuple[str, int | StageShape, int]],
     *,
     sequences: int = 64,
     crossings: list[bool] | None = None,
     chunk: int = 2048,
     point: int | None = None,
 ) -> Design:
-    """Stages of (class, tp, layers) at a point, or at the one with q = p."""
+    """Stages of (class, tp or shape, layers) at a point, or at the one with q = p."""
     if point is None:
         asked = (sequences, chunk, len(stages))
         found = [(p.sequences, p.chunk_tokens, p.micro_batches) for p in problem.points]
@@ -174,19 +204,20 @@ def design(
     return Design(point, tuple(chosen), tuple(wanted))
 
 
-def unit(problem: Problem, name: str, tp: int) -> int:
-    """Index of a unit."""
+def unit(problem: Problem, name: str, tp: int | StageShape) -> int:
+    """Index of a unit; a tp alone is a dense shape."""
+    shape = StageShape.dense(tp) if isinstance(tp, int) else tp
     return next(
         i
         for i, u in enumerate(problem.units)
-        if problem.classes[u.gpu_class].name == name and u.tp == tp
+        if problem.classes[u.gpu_class].name == name and u.shape == shape
     )
 
 
 def seed_fleet(problem: Problem) -> Fleet:
     """The seed's own plan: tp2 pp4 with 20 layers each."""
     chosen = design(problem, [("H100", 2, 20)] * 4, sequences=64)
-    return Fleet((PlacedReplica(chosen, (0,)),))
+    return Fleet((PlacedReplica(chosen, ((0,),)),))
 
 
 def seed() -> tuple[Instance, Problem, Fleet]:

@@ -5,9 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import cache
 
-from tests.plan.cases import L4, design, instance, mixed_cluster, seed, windowed_model
+from tests.plan.cases import (
+    H100,
+    L4,
+    design,
+    instance,
+    mixed_cluster,
+    mixture_model,
+    seed,
+    windowed_model,
+)
 
 from shardwright.check import check
+from shardwright.cost.shape import StageShape
 from shardwright.ingest import instance_sha256
 from shardwright.plan import PlanView, decode, why_idle
 from shardwright.problem import Fleet, PlacedReplica, Problem, compile_problem
@@ -24,6 +34,7 @@ def mixed() -> Case:
         engine={"name": "generic"},
         objective=["throughput"],
         limits={"spare_gpus": 1},
+        grid={"sequences": [32, 64]},
     )
     problem = compile_problem(one)
     pair = design(problem, [("H100", 2, 40), ("H100", 4, 40)], sequences=64)
@@ -33,7 +44,10 @@ def mixed() -> Case:
         sequences=32,
         crossings=[True, True],
     )
-    placed = (PlacedReplica(across, (1, 1, 2)), PlacedReplica(pair, (0,)))
+    placed = (
+        PlacedReplica(across, ((1,), (1,), (2,))),
+        PlacedReplica(pair, ((0,),)),
+    )
     return one, problem, Fleet(placed)
 
 
@@ -52,7 +66,7 @@ def windows() -> Case:
     return (
         one,
         problem,
-        Fleet((PlacedReplica(design(problem, stages, sequences=16), (0,)),)),
+        Fleet((PlacedReplica(design(problem, stages, sequences=16), ((0,),)),)),
     )
 
 
@@ -73,7 +87,51 @@ def single() -> Case:
     )
     problem = compile_problem(one)
     two = design(problem, [("H100", 2, 80)], sequences=32, chunk=1024)
-    return one, problem, Fleet((PlacedReplica(two, (0,)),) * 4)
+    return one, problem, Fleet((PlacedReplica(two, ((0,),)),) * 4)
+
+
+def experts() -> Case:
+    """A stage over two nodes, and two pipelines whose experts are in order."""
+    nodes = [{"name": "node", "gpu": "H100", "gpus": 8, "count": 3}]
+    one = instance(
+        model=mixture_model(),
+        cluster={"gpu_types": {"H100": H100}, "nodes": nodes},
+        engine={"name": "sglang"},
+        limits={},
+        slo=[],
+        grid={"sequences": [48, 64]},
+    )
+    problem = compile_problem(one)
+    wide = StageShape(tp=1, attn_dp=16, moe_tp=1, ep=16, islands=2)
+    narrow = StageShape(tp=2, attn_dp=1, moe_tp=2, ep=1)
+    both = [("H100", narrow, 5), ("H100", narrow, 4)]
+    placed = (
+        PlacedReplica(design(problem, [("H100", wide, 9)]), ((0, 1),)),
+        *[PlacedReplica(design(problem, both, sequences=48), ((2,),))] * 2,
+    )
+    return one, problem, Fleet(placed)
+
+
+def loads() -> Case:
+    """Experts placed for recorded loads, split over pairs of GPUs."""
+    rows = [[1 + (i * (7 + layer)) % 13 for i in range(32)] for layer in range(8)]
+    one = instance(
+        model=mixture_model(),
+        workload={
+            "input_tokens": {"constant": 512},
+            "output_tokens": {"constant": 128},
+            "max_batch": 256,
+            "max_context_tokens": 2048,
+            "expert_loads": {"tokens": rows},
+        },
+        engine={"name": "sglang"},
+        limits={},
+        slo=[],
+    )
+    problem = compile_problem(one)
+    shape = StageShape(tp=2, attn_dp=4, moe_tp=2, ep=4, redundant=4)
+    chosen = design(problem, [("H100", shape, 9)], sequences=256)
+    return one, problem, Fleet((PlacedReplica(chosen, ((0,),)),))
 
 
 CASES: dict[str, Callable[[], Case]] = {
@@ -81,6 +139,8 @@ CASES: dict[str, Callable[[], Case]] = {
     "mixed": mixed,
     "windows": windows,
     "single": single,
+    "experts": experts,
+    "loads": loads,
 }
 
 

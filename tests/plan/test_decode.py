@@ -76,7 +76,8 @@ def test_a_hop_is_priced_as_the_islands_have_it() -> None:
     apart = design(problem, [("H100", 2, 40)] * 2, sequences=64, crossings=[True])
 
     def tpot(islands: tuple[int, ...]) -> int:
-        plan = decode(one, problem, Fleet((PlacedReplica(apart, islands),)), "")
+        homes = tuple((island,) for island in islands)
+        plan = decode(one, problem, Fleet((PlacedReplica(apart, homes),)), "")
         assert check(one, plan).slack("tpot") == 0
         return plan.replicas()[0].latency.tpot_ns
 

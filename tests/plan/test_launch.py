@@ -10,6 +10,7 @@ from shardwright.plan import PlanView, decode, why_idle
 from shardwright.plan.idle import smallest_replica
 from shardwright.plan.impact import gpu_impacts, node_impacts
 from shardwright.problem import Fleet, PlacedReplica, compile_problem
+from shardwright.schema.plan import Plan
 
 
 def obstacles(seen: PlanView) -> dict[str, list[str]]:
@@ -35,10 +36,39 @@ def test_odd_degrees_and_other_micro_batches_are_forbidden() -> None:
     stages = [("H100", 3, 40), ("H100", 3, 40)]
     point = next(i for i, p in enumerate(problem.points) if p.chunk_tokens == 2048)
     wide = design(problem, stages, point=point)
-    plan = decode(one, problem, Fleet((PlacedReplica(wide, (0,)),)), "")
+    plan = decode(one, problem, Fleet((PlacedReplica(wide, ((0,),)),)), "")
     verdicts = PlanView(one, plan).engines
     rules = {o.rule for o in verdicts[0].obstacles}
     assert rules == {"micro_batches_equal_stages", "heads_divisible"}
+
+
+def test_engines_differ_on_shapes_of_experts() -> None:
+    found = obstacles(view("loads"))
+    assert found["vllm"] == ["whole_experts_or_tensor"]
+    assert found["sglang"] == []
+    assert found["trtllm"] == ["attention_dp_one_or_all"]
+    wide = obstacles(view("experts"))
+    assert wide == {"vllm": [], "sglang": [], "trtllm": []}
+
+
+def _with_shape(name: str, index: int, **changes: object) -> PlanView:
+    """The view with another shape in every stage of one replica."""
+    seen = view(name)
+    document = seen.document.model_dump()
+    for stage in document["pools"][0]["replicas"][index]["stages"]:
+        stage.update({k: v for k, v in changes.items() if k in stage})
+        shape = {k: v for k, v in changes.items() if k in stage["shape"]}
+        stage["shape"].update(shape)
+    return PlanView(seen.instance, Plan.model_validate(document))
+
+
+def test_engines_refuse_slots_widths_and_copies() -> None:
+    copies = _with_shape("experts", 0, ep=8, moe_dp=2, expert_slots=4)
+    assert obstacles(copies)["sglang"] == ["one_copy_of_experts"]
+    narrow = _with_shape("experts", 1, moe_tp=3)
+    assert "experts_split_evenly" in obstacles(narrow)["vllm"]
+    across = _with_shape("experts", 0, tp=16, attn_dp=1, moe_tp=1, ep=16)
+    assert "whole_ranks_per_node" in obstacles(across)["trtllm"]
 
 
 @pytest.mark.parametrize(
@@ -66,7 +96,7 @@ def test_reasons(changes: dict[str, object], words: str) -> None:
     one = instance(**changes)
     problem = compile_problem(one)
     four = design(problem, [("H100", 4, 80)], sequences=32)
-    plan = decode(one, problem, Fleet((PlacedReplica(four, (0,)),)), "")
+    plan = decode(one, problem, Fleet((PlacedReplica(four, ((0,),)),)), "")
     reasons = why_idle(one, problem, plan, proven=True)
     assert set(reasons) == {("node", i) for i in range(4, 8)}
     assert set(reasons.values()) == {words}

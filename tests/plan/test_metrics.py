@@ -146,6 +146,54 @@ def test_even_split_covers_all_layers(layers: int, stages: int) -> None:
     assert max(sizes) - min(sizes) <= 1
 
 
+def test_exchanges_of_experts_by_name_and_place() -> None:
+    """Eight MoE layers after a dense one, on two nodes: counts and bytes by hand."""
+    seen = view("experts")
+    rows = exchanges(seen.anatomy, seen.document.replicas()[0])
+    names = [(x.operation, x.what, x.decode.count) for x in rows]
+    assert names == [
+        ("all-to-all", "dispatch", 8),
+        ("across islands", "dispatch", 8),
+        ("all-to-all", "combine", 8),
+        ("across islands", "combine", 8),
+    ]
+    tokens = 64 + 64 * 8  # 64 sequences with 8 prompt tokens each, over 16 ranks
+    sent = tokens // 16 * 2048 * 2
+    inside, across = rows[0].decode.bytes_each, rows[1].decode.bytes_each
+    assert inside == sent * 4 * 15 // 16
+    # a token of 4 experts meets 2 (1 - 1/16) islands, half of them the other one
+    assert across == sent * 15 // 16
+    assert rows[1].decode.total_ns == 0
+    narrow = exchanges(seen.anatomy, seen.document.replicas()[1])
+    first = [(x.operation, x.what, x.decode.count) for x in narrow if x.stage == 0]
+    assert first == [
+        ("all-reduce", "embedding", 1),
+        ("all-reduce", "attention", 5),
+        ("all-reduce", "dense FFN", 1),
+        ("all-reduce", "experts", 4),
+        ("hop", "to next stage", 1),
+    ]
+
+
+def test_a_token_lies_on_one_attention_rank() -> None:
+    seen = view("experts")
+    room = kv_room(seen.anatomy, seen.document.replicas()[0])
+    # 9 layers x 4 KV heads x (128 + 128) x 2 bytes
+    assert room.bytes_per_token == room.bytes_per_token_gpu == 18_432
+    # four sequences of at most 2,304 tokens on each of 16 ranks, never below a context
+    assert room.tokens_reserved == 16 * max(8192, seen.anatomy.memory.mix.kv_tokens(4))
+
+
+def test_strategies_of_a_mixture_use_as_many_gpus() -> None:
+    seen = view("experts")
+    replica = seen.document.replicas()[0]
+    found = strategies(seen.anatomy, replica)
+    assert {s.shape.gpus * s.pp for s in found} == {16}
+    own = max(stage.memory_bytes.total() for stage in replica.stages)
+    mine = [s for s in found if (s.shape.ep, s.tp, s.pp) == (16, 1, 1)]
+    assert [s.peak.total() for s in mine] == [own]
+
+
 def test_unknown_prices_make_unknown_costs() -> None:
     seen: PlanView = view("mixed")
     priced, across = seen.metrics["replicas"]

@@ -70,8 +70,30 @@ def test_every_gpu_has_one_row_in_the_matrix() -> None:
         seen = view(name)
         rows = seen.table("gpus").splitlines()[5:]
         ranks = [s.gpus for r in seen.document.replicas() for s in r.stages]
-        assert len(rows) == sum(map(len, ranks))
-        assert sum(row.endswith("Primary") for row in rows) == len(ranks)
+        primary = [row for row in rows if row.endswith(("Primary", "  P"))]
+        others = [row for row in rows if row.endswith(("Secondary", "  S"))]
+        assert len(primary) + len(others) == sum(map(len, ranks))
+        assert len(primary) == len(ranks)
+
+
+def test_a_mixture_shows_ranks_and_experts() -> None:
+    seen = view("experts")
+    assert seen.table("summary").startswith(
+        "OPTIMAL  TP1 DP16 EP16 PP1 x 1 + TP2 DP1 EP1 MoE-TP2 PP2 x 2 on 24 of 24 GPUs"
+    )
+    rows = [row.split() for row in seen.table("gpus").splitlines()]
+    wide = [row[4:10] for row in rows if row[:1] == ["node-1"]]
+    assert wide[0] == ["0", "8", "8", "[0,", "9)", "16-17"]
+    narrow = [row[3:10] for row in rows if row[:1] == ["node-2"]]
+    assert narrow[7] == ["1", "1", "0", "0", "[5,", "9)", "0-31"]
+
+
+def test_a_solved_map_is_shown_by_its_slots() -> None:
+    seen = view("loads")
+    assert "slots 18-26" in seen.table("gpus")
+    (found,) = seen.document.expert_map or ()
+    row = next(r for r in seen.table("experts").splitlines() if "solved" in r)
+    assert row.split()[4:8] == ["32", "9", "4", f"{found.balance:.4f}"]
 
 
 def test_the_seeds_tables_are_there() -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from tests.generators import instance_of, random_document
 
+from shardwright.cost.shape import StageShape
 from shardwright.problem import (
     Bounds,
     Design,
@@ -57,7 +58,7 @@ def by_hand(goals: tuple[str, ...], **bounds: object) -> Problem:
         layer_kinds=(0, 0),
         classes=(GpuClass("g", 4, 100, 1_000_000),),
         islands=(Island(0, "a", (0, 1)), Island(0, "b", (0, 1))),
-        units=(Unit(0, 1), Unit(0, 2)),
+        units=(Unit(0, StageShape.dense(1)), Unit(0, StageShape.dense(2))),
         points=(Point(4, 1, 4, 4, 8, 1, 8), Point(4, 2, 2, 2, 8, 1, 8)),
         tables=tables,
         bounds=replace(Bounds(), **bounds),
@@ -175,10 +176,16 @@ def test_engine_rules_are_part_of_the_form() -> None:
 @pytest.mark.parametrize(
     ("replica", "complaint"),
     [
-        (PlacedReplica(pair(LEFT, LEFT), (0,)), "impossible design"),
-        (PlacedReplica(pair(LEFT, RIGHT), (0, 1)), "misplaced"),
-        (PlacedReplica(pair(LEFT, RIGHT, crossings=(True,)), (0, 0)), "misplaced"),
-        (PlacedReplica(Design(1, (StageChoice(0, 0, 2),), ()), (0,)), "breaks a rule"),
+        (PlacedReplica(pair(LEFT, LEFT), ((0,),)), "impossible design"),
+        (PlacedReplica(pair(LEFT, RIGHT), ((0,), (1,))), "misplaced"),
+        (
+            PlacedReplica(pair(LEFT, RIGHT, crossings=(True,)), ((0,), (0,))),
+            "misplaced",
+        ),
+        (
+            PlacedReplica(Design(1, (StageChoice(0, 0, 2),), ()), ((0,),)),
+            "breaks a rule",
+        ),
     ],
 )
 def test_a_wrong_fleet_never_leaves(replica: PlacedReplica, complaint: str) -> None:
@@ -193,7 +200,7 @@ def test_a_wrong_fleet_never_leaves(replica: PlacedReplica, complaint: str) -> N
 
 
 def test_a_false_proof_never_leaves() -> None:
-    fleet = Fleet((PlacedReplica(pair(LEFT, RIGHT), (0,)),))
+    fleet = Fleet((PlacedReplica(pair(LEFT, RIGHT), ((0,),)),))
     problem = by_hand(("gpus",))
     assert verified("test", problem, fleet, Status.OPTIMAL, "proof").values == (2,)
     with pytest.raises(SolverFailure, match="proved"):

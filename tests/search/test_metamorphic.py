@@ -165,7 +165,7 @@ def test_unequal_stages_win_on_six_gpus() -> None:
     assert best.values[0] > solve_problem(alike).values[0]
     assert best.fleet is not None
     [replica] = best.fleet.replicas
-    assert len({unequal.units[s.unit].tp for s in replica.design.stages}) > 1
+    assert len({unequal.units[s.unit].shape.tp for s in replica.design.stages}) > 1
 
 
 # -- other spellings: the optimum stays ----------------------------------------------

@@ -38,7 +38,7 @@ def own_decisions(problem: Problem, outcome: SearchOutcome) -> Doc:
     values = {
         "dp": {len(designs)},
         "pp": {len(d.stages) for d in designs},
-        "tp": {problem.units[s.unit].tp for d in designs for s in d.stages},
+        "tp": {problem.units[s.unit].shape.tp for d in designs for s in d.stages},
         "layers": {tuple(s.end - s.start for s in d.stages) for d in designs},
         "sequences": {p.sequences for p in points},
         "micro_batches": {p.micro_batches for p in points},

@@ -52,7 +52,7 @@ def roomy(seed: int) -> Problem | None:
         n: max((i.free for i in islands if i.gpu_class == n), default=0)
         for n in range(len(classes))
     }
-    allowed = [u for u in problem.units if u.tp <= largest[u.gpu_class]]
+    allowed = [u for u in problem.units if u.gpus <= largest[u.gpu_class]]
     if len(allowed) < len(problem.units):
         return None  # a unit fits no island that is left
     return replace(problem, islands=islands, classes=classes, bounds=bounds)

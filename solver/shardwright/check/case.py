@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from shardwright.check.figures import Figures, StageFigures, figures_of
 from shardwright.check.inventory import Inventory
+from shardwright.check.maps import check_loads
 from shardwright.check.report import RuleRow
 from shardwright.schema.instance import Instance
 from shardwright.schema.plan import Plan
@@ -36,6 +37,7 @@ def case_of(
     instance: Instance, plan: Plan, objectives: Sequence[ObjectiveValue]
 ) -> Case:
     """Recompute the plan's figures and put everything side by side."""
+    check_loads(instance)
     inventory = Inventory(instance.cluster)
     figures = figures_of(instance, plan, inventory)
     return Case(instance, plan, tuple(objectives), inventory, figures)

@@ -8,7 +8,7 @@ from fractions import Fraction
 
 from shardwright.check.case import Case, Rule
 from shardwright.check.exact import NS_PER_MS, RELATIVE_TOLERANCE, Number
-from shardwright.check.figures import Figures, ReplicaFigures
+from shardwright.check.figures import Figures, ReplicaFigures, StageFigures
 from shardwright.check.limits import priced
 from shardwright.check.report import RuleRow, equal
 from shardwright.schema.instance import Fix
@@ -143,8 +143,8 @@ def _fixed_numbers(asked: Fix, replica: ReplicaFigures) -> Iterator[RuleRow]:
 
 
 def _fixed_stages(asked: Fix, replica: ReplicaFigures) -> Iterator[RuleRow]:
-    for stage in replica.stages if asked.tp is not None else ():
-        yield equal("fix", stage.label, "tp is", stage.tp, asked.tp or 0, "GPU")
+    for stage in replica.stages:
+        yield from _fixed_shape(asked, stage)
     if asked.layers is None:
         return
     stages, wanted = len(replica.stages), len(asked.layers)
@@ -152,6 +152,14 @@ def _fixed_stages(asked: Fix, replica: ReplicaFigures) -> Iterator[RuleRow]:
     for stage, layers in zip(replica.stages, asked.layers, strict=False):
         start, end = stage.stage.layers
         yield equal("fix", stage.label, "layers are", end - start, layers, "layer")
+
+
+def _fixed_shape(asked: Fix, stage: StageFigures) -> Iterator[RuleRow]:
+    for degree in ("tp", "attn_dp", "moe_tp", "ep"):
+        wanted = getattr(asked, degree)
+        if wanted is not None:
+            found = getattr(stage.stage.shape, degree)
+            yield equal("fix", stage.label, f"{degree} is", found, wanted, "GPU")
 
 
 def grid(case: Case) -> Iterator[RuleRow]:

@@ -6,8 +6,10 @@ from collections.abc import Iterator
 
 from shardwright.check.case import Case, Rule
 from shardwright.check.report import RuleRow, at_most, equal
+from shardwright.check.stage import has_experts
 from shardwright.schema.instance import Instance
 from shardwright.schema.model import LayerKind
+from shardwright.schema.plan import Stage
 
 _STRICT_ENGINES = ("vllm", "sglang", "trtllm")
 
@@ -50,12 +52,14 @@ def _heads(kind: LayerKind) -> str:
 
 
 def equal_shape_per_stage(case: Case) -> Iterator[RuleRow]:
-    """all stages of a replica have one shape"""
+    """all stages of a replica have one shape and as many expert_slots"""
     if not is_on(case.instance, "equal_shape_per_stage"):
         return
     for replica in case.figures.replicas:
-        shapes = {stage.stage.shape for stage in replica.stages}
-        degrees = ", ".join(f"tp {stage.tp}" for stage in replica.stages)
+        stages = [stage.stage for stage in replica.stages]
+        shapes = {(stage.shape, stage.expert_slots) for stage in stages}
+        experts = has_experts(case.instance.model)
+        degrees = ", ".join(_written(stage, experts) for stage in stages)
         yield at_most(
             "equal_shape_per_stage",
             replica.label,
@@ -65,6 +69,17 @@ def equal_shape_per_stage(case: Case) -> Iterator[RuleRow]:
             "shapes",
             detail=degrees,
         )
+
+
+def _written(stage: Stage, experts: bool) -> str:
+    """The shape in short; without experts its tensor-parallel degree says it all."""
+    shape = stage.shape
+    if not experts:
+        return f"tp {shape.tp}"
+    return (
+        f"tp {shape.tp} attn_dp {shape.attn_dp} moe_tp {shape.moe_tp} "
+        f"ep {shape.ep} moe_dp {shape.moe_dp} with {stage.expert_slots} slots"
+    )
 
 
 def micro_batches_equal_stages(case: Case) -> Iterator[RuleRow]:

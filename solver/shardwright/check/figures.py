@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import pairwise
 
@@ -11,8 +12,17 @@ from shardwright.check.exact import exact
 from shardwright.check.inventory import Inventory
 from shardwright.check.law import Hops, Law, replica_law, settled
 from shardwright.check.lengths import Mix, mix_of
+from shardwright.check.maps import MapKey, balanced, balances_of
 from shardwright.check.memory import memory_cap_bytes, memory_of
-from shardwright.check.stage import Point, StageView, point_of
+from shardwright.check.stage import (
+    Layout,
+    Point,
+    StageView,
+    balanced_load,
+    chunk_load,
+    layout_of,
+    point_of,
+)
 from shardwright.check.times import StageTime, hop_ns, return_ns, stage_time
 from shardwright.schema.instance import Instance
 from shardwright.schema.model import LayerKind
@@ -25,6 +35,7 @@ class StageFigures:
 
     label: str
     stage: Stage
+    layout: Layout
     gpu_type: str
     memory: MemoryParts
     memory_cap_bytes: int
@@ -35,6 +46,11 @@ class StageFigures:
     def tp(self) -> int:
         """Tensor-parallel degree of the stage."""
         return self.stage.shape.tp
+
+    @property
+    def width(self) -> int:
+        """G: GPUs of the stage by its shape."""
+        return self.layout.gpus
 
     def decode_time_ns(self) -> int:
         """τ_s: the claim where it holds, else the own value."""
@@ -64,7 +80,7 @@ class ReplicaFigures:
 
     def gpus(self) -> int:
         """G: GPUs of the replica."""
-        return sum(stage.tp for stage in self.stages)
+        return sum(stage.width for stage in self.stages)
 
     def communication_ns(self) -> int:
         """Collectives of one iteration, hops, and the return."""
@@ -77,15 +93,15 @@ class ReplicaFigures:
 
     def memory_imbalance(self) -> Fraction:
         """(max − mean)/mean of the bytes of the replica's GPUs."""
-        return _excess([(s.tp, s.memory.total()) for s in self.stages])
+        return _excess([(s.width, s.memory.total()) for s in self.stages])
 
     def compute_imbalance(self) -> Fraction:
         """(max − mean)/mean of the stage times of the replica's GPUs."""
-        return _excess([(s.tp, s.decode_time_ns()) for s in self.stages])
+        return _excess([(s.width, s.decode_time_ns()) for s in self.stages])
 
     def bubble(self) -> Fraction:
         """Share of GPU time that is idle at the operating point."""
-        busy = sum(s.tp * s.decode_time_ns() for s in self.stages)
+        busy = sum(s.width * s.decode_time_ns() for s in self.stages)
         whole = self.gpus() * self.law.tpot_ns
         return 1 - _ratio(self.point.micro_batches * busy, whole)
 
@@ -126,7 +142,7 @@ class Figures:
 def figures_of(instance: Instance, plan: Plan, inventory: Inventory) -> Figures:
     """Recompute everything that the cost model says of the plan."""
     mix = mix_of(instance.workload)
-    builder = _Builder(instance, mix, inventory)
+    builder = _Builder(instance, mix, inventory, balances_of(instance, plan))
     replicas = tuple(
         builder.replica(f"replica {r}", replica)
         for r, replica in enumerate(plan.replicas())
@@ -151,17 +167,24 @@ def _price(instance: Instance, gpu_type: str) -> int | None:
     return None if price is None else math.ceil(exact(price) * 10**6)
 
 
-_StageKey = tuple[Point, str, int, tuple[int, int], int, int]
+_StageKey = tuple[Point, str, Layout, tuple[int, int], int, int]
 _StageValue = tuple[MemoryParts, StageTime, StageTime]
 
 
 class _Builder:
     """Computes replicas; equal stages of a fleet are computed once."""
 
-    def __init__(self, instance: Instance, mix: Mix, inventory: Inventory) -> None:
+    def __init__(
+        self,
+        instance: Instance,
+        mix: Mix,
+        inventory: Inventory,
+        balances: Mapping[MapKey, Fraction],
+    ) -> None:
         self._instance = instance
         self._mix = mix
         self._inventory = inventory
+        self._balances = balances
         self._known: dict[_StageKey, _StageValue] = {}
         kinds = instance.model.layer_kinds
         self._layers = tuple(kinds[i] for i in instance.model.kind_indices())
@@ -194,13 +217,21 @@ class _Builder:
                 mix=self._mix,
                 point=point,
                 spec=self._instance.cluster.gpu_types[self._type(stage)],
-                tp=stage.shape.tp,
+                layout=self._layout(stage),
                 kinds=self._kinds(stage.layers),
                 index=index,
                 stages=len(replica.stages),
             )
             for index, stage in enumerate(replica.stages)
         )
+
+    def _layout(self, stage: Stage) -> Layout:
+        islands = len(self._inventory.islands(stage.gpus))
+        layout = layout_of(stage, self._instance.model, max(1, islands))
+        if not balanced(self._instance, layout.ep):
+            return layout
+        balance = self._balances.get((layout.ep, layout.slots))
+        return replace(layout, balance=balance)
 
     def _type(self, stage: Stage) -> str:
         return self._inventory.timed_type(stage.gpu_type, stage.gpus)
@@ -211,16 +242,18 @@ class _Builder:
     def _stage(self, label: str, stage: Stage, view: StageView) -> StageFigures:
         gpu_type = self._type(stage)
         place = (stage.layers, view.index, view.stages)
-        key = (view.point, gpu_type, view.tp, *place)
+        key = (view.point, gpu_type, view.layout, *place)
         if key not in self._known:
             self._known[key] = (
                 memory_of(view),
-                stage_time(view, view.point.prompt_tokens),
-                stage_time(view, view.point.prefill_tokens),
+                stage_time(view, balanced_load(view)),
+                stage_time(view, chunk_load(view)),
             )
         memory, decode, prefill = self._known[key]
         cap = memory_cap_bytes(self._instance, view.spec)
-        return StageFigures(label, stage, gpu_type, memory, cap, decode, prefill)
+        return StageFigures(
+            label, stage, view.layout, gpu_type, memory, cap, decode, prefill
+        )
 
     def _hops(
         self, replica: Replica, views: tuple[StageView, ...], point: Point
@@ -260,8 +293,8 @@ def _ratio(part: int, whole: int) -> Fraction:
 
 
 def _excess(weighted: list[tuple[int, int]]) -> Fraction:
-    """max·Σt/Σ(t·value) − 1, which is (max − mean)/mean over the GPUs."""
-    total = sum(tp * value for tp, value in weighted)
-    gpus = sum(tp for tp, _ in weighted)
+    """max·ΣG/Σ(G·value) − 1, which is (max − mean)/mean over the GPUs."""
+    total = sum(count * value for count, value in weighted)
+    gpus = sum(count for count, _ in weighted)
     largest = max(value for _, value in weighted)
     return _ratio(largest * gpus, total) - (1 if total else 0)

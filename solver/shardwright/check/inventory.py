@@ -57,6 +57,14 @@ class Inventory:
         size = self._cluster.island_size(self._groups[gpu.node])
         return gpu.node, gpu.gpu // size
 
+    def usable(self, island: Island) -> set[int]:
+        """Indices of the island's GPUs that are neither reserved nor failed."""
+        node, index = island
+        group = self._groups[node]
+        size = self._cluster.island_size(group)
+        whole = range(index * size, min(index * size + size, group.gpus))
+        return {*whole} - {*group.reserved, *group.failed}
+
     def available_gpus(self) -> int:
         """GPUs that are neither reserved nor failed."""
         return sum(

@@ -1,4 +1,4 @@
-"""Bytes on one GPU of a stage, exact (docs/cost-model.md, section 3)."""
+"""Bytes on one GPU of a stage, exact (docs/cost-model.md, sections 3 and 8)."""
 
 from __future__ import annotations
 
@@ -6,19 +6,23 @@ import math
 from fractions import Fraction
 
 from shardwright.check.exact import bytes_per_value, ceil_sqrt, exact, whole_bytes
+from shardwright.check.experts import expert_bytes, slot_small, slots_of
 from shardwright.check.lengths import Mix
+from shardwright.check.rank import (
+    attention_of,
+    rank_matrices,
+    small_weights,
+    working_width,
+)
 from shardwright.check.stage import (
     StageView,
-    attention_outputs,
-    linear_weights,
+    expert_blocks,
     padded_vocabulary,
-    shard,
-    small_weights,
     vocabulary_shard,
 )
 from shardwright.schema.cluster import GpuSpec
 from shardwright.schema.instance import Instance
-from shardwright.schema.model import LayerKind
+from shardwright.schema.model import LayerKind, MoeFfn
 from shardwright.schema.plan import MemoryParts
 from shardwright.schema.workload import Workload
 
@@ -49,21 +53,25 @@ def weights_bytes(view: StageView) -> int:
 
 
 def _layer_weight_bytes(view: StageView, kind: LayerKind) -> int:
-    hidden = view.instance.model.hidden
-    matrices = linear_weights(kind, hidden, view.tp)
-    small = small_weights(kind, hidden, view.tp)
-    weight = bytes_per_value(view.instance.precision.weights)
-    return whole_bytes(matrices * weight) + whole_bytes(small * _activation(view))
+    """Matrices of each format, experts and small weights, each rounded up."""
+    matrices = rank_matrices(view, kind).items()
+    total = sum(whole_bytes(n * bytes_per_value(dtype)) for dtype, n in matrices)
+    small = small_weights(view, kind)
+    if isinstance(kind.ffn, MoeFfn):
+        total += whole_bytes(expert_bytes(view, kind.ffn))
+        small += slots_of(view, kind.ffn) * slot_small(view, kind.ffn)
+    return total + whole_bytes(small * _activation(view))
 
 
 def _extra_weight_bytes(view: StageView) -> int:
     model = view.instance.model
+    rows = vocabulary_shard(model, view.tp)
     copies = int(view.first) + int(view.last)
     if view.first and view.last and model.tied_embeddings:
         copies = 1
-    values = copies * vocabulary_shard(model, view.tp) * model.hidden
+    values = copies * rows * model.hidden
     if view.last:
-        values += model.final_norm_width
+        values += model.final_norm_width + (rows if model.lm_head_bias else 0)
     return whole_bytes(values * _activation(view))
 
 
@@ -79,49 +87,51 @@ def kv_tokens(workload: Workload, mix: Mix, sequences: int) -> int:
 
 
 def kv_cache_bytes(view: StageView) -> int:
-    """Keys and values of all M sequences for the layers of the stage."""
-    tokens = kv_tokens(view.instance.workload, view.mix, view.point.sequences)
+    """The cache of a rank's sequences, in all micro-batches, for the stage's layers."""
+    tokens = kv_tokens(view.instance.workload, view.mix, view.resident_sequences)
     return sum(_layer_kv_bytes(view, kind, tokens) for kind in view.kinds)
 
 
 def _layer_kv_bytes(view: StageView, kind: LayerKind, tokens: int) -> int:
-    attention = kind.gqa
+    attention = attention_of(view, kind)
     if attention is None:
         return 0
-    if attention.window_tokens is not None:
-        tokens = min(tokens, view.point.sequences * attention.window_tokens)
-    values = tokens * 2 * shard(attention.kv_heads, view.tp) * attention.head_dim
-    return whole_bytes(values * bytes_per_value(view.instance.precision.kv_cache))
+    if attention.window is not None:
+        tokens = min(tokens, view.resident_sequences * attention.window)
+    kappa = bytes_per_value(view.instance.precision.kv_cache)
+    return whole_bytes(tokens * attention.cached * kappa)
 
 
 def activation_bytes(view: StageView) -> int:
     """Working tensors of one iteration, and the logits on the last stage."""
     model = view.instance.model
-    widest = max(_working_width(kind, view.tp) for kind in model.layer_kinds)
+    widest = max(working_width(view, kind) for kind in model.layer_kinds)
     values = _iteration_tokens(view) * (3 * model.hidden + widest)
     total = whole_bytes(values * _activation(view))
     return total + (_logit_bytes(view) if view.last else 0)
 
 
-def _working_width(kind: LayerKind, tp: int) -> int:
-    ffn = 2 * shard(kind.dense.intermediate, tp) if kind.dense is not None else 0
-    return max(attention_outputs(kind, tp), ffn)
-
-
 def _logit_bytes(view: StageView) -> int:
-    point = view.point
-    rows = point.micro_batch_sequences + math.ceil(point.chunk / view.mix.computed)
+    rows = view.rank_sequences + math.ceil(view.point.chunk / view.mix.computed)
     return rows * padded_vocabulary(view.instance.model) * LOGIT_BYTES
 
 
 def communication_bytes(view: StageView) -> int:
-    """Communicators of the tensor and pipeline groups, and the all-reduce buffer."""
-    groups = int(view.tp > 1) + int(view.stages > 1)
+    """Communicators of the stage and the pipeline, and the buffers of collectives."""
+    groups = int(view.layout.gpus > 1) + int(view.stages > 1)
     total = groups * view.spec.calibration.communicator_memory_bytes
-    if view.tp > 1:
+    if view.layout.gpus > 1:
         values = _iteration_tokens(view) * view.instance.model.hidden
-        total += whole_bytes(values * _activation(view))
+        total += whole_bytes(values * _activation(view) * _copies(view))
     return total
+
+
+def _copies(view: StageView) -> int:
+    """1 + [d > 1]·K: dispatch sends a token once for each of its experts."""
+    if view.layout.attn_dp == 1:
+        return 1
+    blocks = expert_blocks(view.instance.model)
+    return 1 + max(block.top_k for block in blocks)
 
 
 def framework_bytes(view: StageView) -> int:
@@ -131,7 +141,7 @@ def framework_bytes(view: StageView) -> int:
 
 
 def _iteration_tokens(view: StageView) -> int:
-    return view.point.micro_batch_sequences + view.point.chunk
+    return view.rank_sequences + view.point.chunk
 
 
 def _activation(view: StageView) -> Fraction:

@@ -5,11 +5,23 @@ from __future__ import annotations
 from shardwright.check.case import Rule
 from shardwright.check.claims import CLAIMS
 from shardwright.check.engine import ENGINE
+from shardwright.check.expert_maps import EXPERT_MAPS
+from shardwright.check.islands import ISLANDS
 from shardwright.check.limits import LIMITS
+from shardwright.check.placement import PLACEMENT
 from shardwright.check.structure import STRUCTURE
 
 CHECKS: dict[str, Rule] = {
-    rule.__name__: rule for rule in (*STRUCTURE, *ENGINE, *LIMITS, *CLAIMS)
+    rule.__name__: rule
+    for rule in (
+        *STRUCTURE,
+        *ISLANDS,
+        *PLACEMENT,
+        *EXPERT_MAPS,
+        *ENGINE,
+        *LIMITS,
+        *CLAIMS,
+    )
 }
 
 RULES: dict[str, str] = {name: rule.__doc__ or "" for name, rule in CHECKS.items()}

@@ -1,15 +1,16 @@
-"""One stage as the formulas see it: operating point, shard sizes, neighbours."""
+"""One stage as the formulas see it: operating point, shape, shard sizes, neighbours."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from fractions import Fraction
 
 from shardwright.check.lengths import Mix
 from shardwright.schema.cluster import GpuSpec
 from shardwright.schema.instance import Instance
-from shardwright.schema.model import LayerKind, ModelSpec
-from shardwright.schema.plan import OperatingPoint
+from shardwright.schema.model import LayerKind, ModelSpec, MoeFfn
+from shardwright.schema.plan import OperatingPoint, Stage
 
 
 @dataclass(frozen=True)
@@ -41,17 +42,60 @@ def point_of(claimed: OperatingPoint, mix: Mix) -> Point:
 
 
 @dataclass(frozen=True)
+class Layout:
+    """How a stage lies on its GPUs (section 8): (t, d; e_t, e, e_d), z and slots.
+
+    ``balance`` is β of the plan's expert map, None where there is none.
+    """
+
+    tp: int
+    attn_dp: int = 1
+    moe_tp: int = 1
+    ep: int = 1
+    moe_dp: int = 1
+    islands: int = 1
+    slots: int = 0
+    balance: Fraction | None = None
+
+    @property
+    def gpus(self) -> int:
+        """G = t·d."""
+        return self.tp * self.attn_dp
+
+
+def layout_of(stage: Stage, model: ModelSpec, islands: int) -> Layout:
+    """The shape as claimed; without experts only the tensor-parallel degree counts."""
+    shape = stage.shape
+    if not has_experts(model):
+        return Layout(tp=shape.tp, moe_tp=shape.tp)
+    return Layout(
+        tp=shape.tp,
+        attn_dp=shape.attn_dp,
+        moe_tp=shape.moe_tp,
+        ep=shape.ep,
+        moe_dp=shape.moe_dp,
+        islands=islands,
+        slots=stage.expert_slots,
+    )
+
+
+@dataclass(frozen=True)
 class StageView:
-    """A stage of a replica: its GPU type, its layers, where it stands."""
+    """A stage of a replica: its GPU type, its shape, its layers, where it stands."""
 
     instance: Instance
     mix: Mix
     point: Point
     spec: GpuSpec
-    tp: int
+    layout: Layout
     kinds: tuple[LayerKind, ...]
     index: int
     stages: int
+
+    @property
+    def tp(self) -> int:
+        """Tensor-parallel degree."""
+        return self.layout.tp
 
     @property
     def first(self) -> bool:
@@ -63,42 +107,57 @@ class StageView:
         """True for the stage that holds the LM head."""
         return self.index == self.stages - 1
 
+    @property
+    def rank_sequences(self) -> int:
+        """⌈m/d⌉: decoding sequences of one attention rank."""
+        return shard(self.point.micro_batch_sequences, self.layout.attn_dp)
 
-def shard(width: int, tp: int) -> int:
-    """What the fullest rank holds of a width split over ``tp`` ranks."""
-    return -(-width // tp)
-
-
-def attention_outputs(kind: LayerKind, tp: int) -> int:
-    """(H_t + 2·K_t)·D: query, key and value width of one rank; 0 without attention."""
-    if kind.gqa is None:
-        return 0
-    heads, kv_heads = kind.gqa.heads, kind.gqa.kv_heads
-    return (shard(heads, tp) + 2 * shard(kv_heads, tp)) * kind.gqa.head_dim
+    @property
+    def resident_sequences(self) -> int:
+        """⌈M/d⌉: resident sequences of one attention rank."""
+        return shard(self.point.sequences, self.layout.attn_dp)
 
 
-def linear_weights(kind: LayerKind, hidden: int, tp: int) -> int:
-    """P: the matrix weights of one layer on one rank."""
-    total = 0
-    if kind.gqa is not None:
-        heads = shard(kind.gqa.heads, tp)
-        kv_heads = shard(kind.gqa.kv_heads, tp)
-        total += hidden * kind.gqa.head_dim * (2 * heads + 2 * kv_heads)
-    if kind.dense is not None:
-        total += kind.dense.matrices * hidden * shard(kind.dense.intermediate, tp)
-    return total
+@dataclass(frozen=True)
+class Load:
+    """Tokens of one iteration: of the fullest attention rank, and of the stage."""
+
+    sequences: int
+    prompt: int
+    stage_tokens: int
+
+    @property
+    def rank_tokens(self) -> int:
+        """n_r: all tokens of the rank."""
+        return self.sequences + self.prompt
 
 
-def small_weights(kind: LayerKind, hidden: int, tp: int) -> int:
-    """Q: biases and norms of one layer on one rank."""
-    total = kind.norm_width
-    if kind.gqa is not None:
-        total += kind.gqa.qk_norm_width
-        total += attention_outputs(kind, tp) if kind.gqa.qkv_bias else 0
-        total += hidden if kind.gqa.output_bias else 0
-    if kind.dense is not None and kind.dense.bias:
-        total += (kind.dense.matrices - 1) * shard(kind.dense.intermediate, tp) + hidden
-    return total
+def balanced_load(view: StageView) -> Load:
+    """An iteration in balance: its prompt tokens lie on all attention ranks."""
+    m, c = view.point.micro_batch_sequences, view.point.prompt_tokens
+    return Load(view.rank_sequences, shard(c, view.layout.attn_dp), m + c)
+
+
+def chunk_load(view: StageView) -> Load:
+    """An iteration with a prompt's chunk: one attention rank has all of it."""
+    m, s = view.point.micro_batch_sequences, view.point.prefill_tokens
+    return Load(view.rank_sequences, s, m + s)
+
+
+def shard(width: int, ranks: int) -> int:
+    """What the fullest rank holds of a width split over ``ranks`` ranks."""
+    return -(-width // ranks)
+
+
+def expert_blocks(model: ModelSpec) -> tuple[MoeFfn, ...]:
+    """The mixtures of experts among the model's layer kinds."""
+    blocks = (kind.ffn for kind in model.layer_kinds)
+    return tuple(block for block in blocks if isinstance(block, MoeFfn))
+
+
+def has_experts(model: ModelSpec) -> bool:
+    """True unless the model is dense."""
+    return bool(expert_blocks(model))
 
 
 def padded_vocabulary(model: ModelSpec) -> int:

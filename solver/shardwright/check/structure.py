@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from shardwright.check.case import Case, Rule
 from shardwright.check.figures import StageFigures, gpu_name
 from shardwright.check.report import RuleRow, at_least, at_most, equal, none_of
+from shardwright.check.stage import has_experts
 from shardwright.schema.instance import Instance
 
 
@@ -79,22 +80,23 @@ def operating_point(case: Case) -> Iterator[RuleRow]:
 
 
 def shape_product(case: Case) -> Iterator[RuleRow]:
-    """tp·attn_dp·cp = moe_tp·ep·moe_dp = GPUs; dense: attn_dp = cp = ep = moe_dp = 1"""
+    """tp·attn_dp = moe_tp·ep·moe_dp = GPUs, cp = 1; dense: attn_dp = ep = moe_dp = 1"""
     rule = "shape_product"
+    dense = not has_experts(case.instance.model)
     for stage in case.stages():
         shape, gpus, who = stage.stage.shape, len(stage.stage.gpus), stage.label
         attention = shape.tp * shape.attn_dp * shape.cp
         experts = shape.moe_tp * shape.ep * shape.moe_dp
         yield equal(rule, who, "tp*attn_dp*cp is", attention, gpus, "GPU")
         yield equal(rule, who, "moe_tp*ep*moe_dp is", experts, gpus, "GPU")
-        # Every model of schema 1.0 is dense; experts bring these degrees to life.
-        for degree in ("attn_dp", "cp", "ep", "moe_dp"):
+        yield equal(rule, who, "cp is", shape.cp, 1, "GPU")
+        for degree in ("attn_dp", "ep", "moe_dp") if dense else ():
             value = getattr(shape, degree)
             yield equal(rule, who, f"{degree} of a dense model is", value, 1, "GPU")
 
 
 def rank_order(case: Case) -> Iterator[RuleRow]:
-    """ranks of a replica are 0 .. G-1, stage after stage, tp fastest"""
+    """ranks of a replica are 0 .. G-1, stage after stage; tp fastest, then attn_dp"""
     for replica in case.figures.replicas:
         base = 0
         for stage in replica.stages:
@@ -163,22 +165,6 @@ def _of_other_type(case: Case, stage: StageFigures) -> list[str]:
     ]
 
 
-def stage_inside_island(case: Case) -> Iterator[RuleRow]:
-    """all GPUs of a stage lie on one island of one node"""
-    for stage in case.stages():
-        islands = case.inventory.islands(stage.stage.gpus)
-        names = [f"island {island} of {node}" for node, island in islands]
-        yield at_most(
-            "stage_inside_island",
-            stage.label,
-            "islands spanned are",
-            len(names),
-            1,
-            "islands",
-            detail=", ".join(names),
-        )
-
-
 def instance_hash(case: Case) -> Iterator[RuleRow]:
     """instance_sha256, where given, = SHA-256 of the canonical JSON of the instance"""
     claimed = case.plan.instance_sha256
@@ -212,6 +198,5 @@ STRUCTURE: tuple[Rule, ...] = (
     gpu_available,
     gpu_used_once,
     gpu_type,
-    stage_inside_island,
     instance_hash,
 )

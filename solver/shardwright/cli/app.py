@@ -9,6 +9,7 @@ import typer
 from shardwright._version import __version__
 from shardwright.cli.check import check
 from shardwright.cli.doctor import doctor
+from shardwright.cli.experts import experts
 from shardwright.cli.schema import schema
 from shardwright.cli.solve import solve
 
@@ -20,7 +21,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-for _command in (solve, check, schema, doctor):
+for _command in (solve, check, experts, schema, doctor):
     app.command()(_command)
 
 

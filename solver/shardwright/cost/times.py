@@ -1,4 +1,4 @@
-"""Time of one stage iteration and of one hop (docs/cost-model.md section 4).
+"""Time of one stage iteration and of one hop (docs/cost-model.md sections 4 and 8).
 
 Everything is computed for whole arrays of operating points at once; results are
 int64 nanoseconds, rounded up.
@@ -14,14 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shardwright.cost.lengths import RequestMix, ceil_div
-from shardwright.cost.memory import (
-    FIRST,
-    LAST,
-    ONLY,
-    RankLayer,
-    padded_vocabulary,
-    value_bytes,
-)
+from shardwright.cost.links import Links, link_speed, network_speed
+from shardwright.cost.memory import FIRST, LAST, ONLY, padded_vocabulary
+from shardwright.cost.rank import AttentionRank, ExpertRank, RankLayer, value_bytes
+from shardwright.cost.shape import StageShape
 from shardwright.schema.cluster import GpuSpec
 from shardwright.schema.model import ModelSpec
 from shardwright.schema.workload import Precision
@@ -36,14 +32,41 @@ def to_ns(seconds: FloatArray) -> IntArray:
 
 
 @dataclass(frozen=True)
+class Load:
+    """Tokens of one iteration, per operating point.
+
+    ``sequences`` and ``prompts`` of one attention rank; ``tokens`` of the stage.
+    """
+
+    sequences: FloatArray
+    prompts: FloatArray
+    tokens: FloatArray
+
+    @classmethod
+    def balanced(cls, m: FloatArray, x: FloatArray, attn_dp: int) -> Load:
+        """Prompt work spread over the attention ranks."""
+        return cls(np.ceil(m / attn_dp), np.ceil(x / attn_dp), m + x)
+
+    @classmethod
+    def lone_chunk(cls, m: FloatArray, x: FloatArray, attn_dp: int) -> Load:
+        """The chunk of one prompt, on one attention rank."""
+        return cls(np.ceil(m / attn_dp), x, m + x)
+
+    @property
+    def rank_tokens(self) -> FloatArray:
+        """Tokens of one attention rank."""
+        return self.sequences + self.prompts
+
+
+@dataclass(frozen=True)
 class StageClock:
-    """Iteration times of the stages of one GPU type at one tensor-parallel degree."""
+    """Iteration times of the stages of one GPU type in one shape."""
 
     spec: ModelSpec
     precision: Precision
     mix: RequestMix
     gpu: GpuSpec
-    tp: int
+    shape: StageShape
 
     @cached_property
     def _bandwidth(self) -> float:
@@ -54,101 +77,110 @@ class StageClock:
         return value_bytes(self.precision.activations)[0]
 
     @cached_property
-    def _linear_flops(self) -> float:
-        """Sustained FLOP/s of linear layers."""
-        native = self.precision.weights in self.gpu.dense_tflops
-        dtype = self.precision.weights if native else self.precision.activations
-        return self._sustained(dtype)
+    def links(self) -> Links:
+        """Collectives of the stage."""
+        return Links(self.gpu, self.shape)
 
     def _sustained(self, dtype: str) -> float:
+        """FLOP/s of matrices in a format; weight-only where it is not native."""
+        if dtype not in self.gpu.dense_tflops:
+            dtype = self.precision.activations
         peak = self.gpu.dense_tflops[dtype] * 1e12
         return peak * self.gpu.calibration.matmul_efficiency[dtype]
 
-    @cached_property
-    def _allreduce_latency(self) -> float:
-        table = self.gpu.calibration.allreduce_latency_us
-        at_least = [n for n in table if n >= self.tp]
-        return table[min(at_least) if at_least else max(table)] * 1e-6
-
-    @cached_property
-    def _link(self) -> float:
-        return _link_speed(self.gpu)
-
-    def all_reduce(self, message_bytes: FloatArray) -> FloatArray:
-        """Seconds of one all-reduce inside the island; 0 for one rank."""
-        if self.tp == 1:
-            return np.zeros_like(message_bytes)
-        volume = 2 * (self.tp - 1) / self.tp * message_bytes
-        return self._allreduce_latency + volume / self._link
-
-    def _logit_gather(self, rows: FloatArray) -> FloatArray:
-        if self.tp == 1:
-            return np.zeros_like(rows)
-        width = padded_vocabulary(self.spec.vocabulary) * self._activation_bytes
-        volume = (self.tp - 1) / self.tp * rows * width
-        return self._allreduce_latency + volume / self._link
-
-    def layer(
-        self, rank: RankLayer, sequences: FloatArray, prompt_tokens: FloatArray
-    ) -> tuple[IntArray, IntArray]:
+    def layer(self, rank: RankLayer, load: Load) -> tuple[IntArray, IntArray]:
         """Time of one layer, and its communication part, per point."""
-        if not rank.collectives:
-            nothing = np.zeros(sequences.shape, dtype=np.int64)
+        if rank.attention is None and not rank.has_ffn:
+            nothing = np.zeros(load.tokens.shape, dtype=np.int64)
             return nothing, nothing
-        tokens = sequences + prompt_tokens
-        message = tokens * self.spec.hidden * self._activation_bytes
-        communication = rank.collectives * self.all_reduce(message)
+        communication = self._communication(rank, load)
         seconds = (
-            self._linear(rank, tokens)
-            + self._decode_attention(rank, sequences)
-            + self._prefill_attention(rank, prompt_tokens)
+            self._matrices(rank, load.rank_tokens)
             + communication
             + self.gpu.calibration.layer_overhead_us * 1e-6
         )
+        if rank.attention is not None:
+            seconds = seconds + self._decode_attention(rank, load.sequences)
+            seconds = seconds + self._prefill_attention(rank.attention, load.prompts)
+        if rank.experts is not None:
+            seconds = seconds + self._experts(rank.experts, load.tokens)
         return to_ns(seconds), to_ns(communication)
 
-    def _linear(self, rank: RankLayer, tokens: FloatArray) -> FloatArray:
-        numerator, denominator = value_bytes(self.precision.weights)
-        compute = 2.0 * rank.matrix_parameters * tokens / self._linear_flops
-        read = rank.matrix_parameters * numerator / denominator
+    def _communication(self, rank: RankLayer, load: Load) -> FloatArray:
+        width = self.spec.hidden * self._activation_bytes
+        one = self.links.all_reduce(load.rank_tokens * width, self.shape.tp)
+        total = np.zeros_like(load.tokens)
+        if rank.attention is not None:
+            total = total + one
+        if rank.experts is not None and self.shape.attn_dp > 1:
+            return total + self.links.exchange(load.tokens, width, rank.experts)
+        return total + one if rank.has_ffn else total
+
+    def _matrices(self, rank: RankLayer, tokens: FloatArray) -> FloatArray:
+        per_token, read = 0.0, 0.0
+        for parameters, dtype in rank.matrices:
+            numerator, denominator = value_bytes(dtype)
+            per_token += 2.0 * parameters / self._sustained(dtype)
+            read += parameters * numerator / denominator
         efficiency = self.gpu.calibration.hbm_efficiency
-        return np.maximum(compute, read / (self._bandwidth * efficiency))
+        return np.maximum(per_token * tokens, read / (self._bandwidth * efficiency))
+
+    def _experts(self, experts: ExpertRank, tokens: FloatArray) -> FloatArray:
+        """Busiest GPU: its pairs computed, or its woken experts read."""
+        numerator, denominator = value_bytes(experts.dtype)
+        mine = np.ceil(tokens / self.shape.moe_dp)
+        pairs = mine * experts.top_k / self.shape.ep * experts.balance
+        asleep = (1 - experts.top_k / experts.experts) ** mine
+        read = experts.slots * (1 - asleep) * experts.parameters
+        compute = 2.0 * experts.parameters * pairs / self._sustained(experts.dtype)
+        speed = self._bandwidth * self.gpu.calibration.hbm_efficiency
+        return np.maximum(compute, read * numerator / denominator / speed)
 
     def _decode_attention(self, rank: RankLayer, sequences: FloatArray) -> FloatArray:
-        context = _windowed(float(self.mix.context_mean), rank)
+        assert rank.attention is not None
+        context = _windowed(float(self.mix.context_mean), rank.attention)
         read = sequences * context * rank.kv_bytes_per_token(self.precision)
-        return read / (self._bandwidth * self.gpu.calibration.kv_read_efficiency)
+        efficiency = self.gpu.calibration.kv_read_efficiency
+        flops = sequences * context * rank.attention.decode_flops
+        compute = flops / self._attention_flops
+        return np.maximum(read / (self._bandwidth * efficiency), compute)
+
+    @cached_property
+    def _attention_flops(self) -> float:
+        peak = self.gpu.dense_tflops[self.precision.activations] * 1e12
+        return peak * self.gpu.calibration.attention_efficiency
 
     def _prefill_attention(
-        self, rank: RankLayer, prompt_tokens: FloatArray
+        self, attention: AttentionRank, prompt_tokens: FloatArray
     ) -> FloatArray:
-        attended = _windowed(float(self.mix.attended_mean), rank)
-        flops = 4.0 * prompt_tokens * attended * rank.query_heads * rank.head_dim
-        peak = self.gpu.dense_tflops[self.precision.activations] * 1e12
-        return flops / (peak * self.gpu.calibration.attention_efficiency)
+        attended = _windowed(float(self.mix.attended_mean), attention)
+        flops = float(attention.prefill_flops) * prompt_tokens * attended
+        return flops / self._attention_flops
 
-    def stage_constant(
-        self, role: int, sequences: FloatArray, prompt_tokens: FloatArray
-    ) -> tuple[IntArray, IntArray]:
+    def stage_constant(self, role: int, load: Load) -> tuple[IntArray, IntArray]:
         """Time of a stage outside its layers, and its communication part."""
         calibration = self.gpu.calibration
-        seconds = calibration.step_overhead_us * 1e-6 + sequences * (
+        seconds = calibration.step_overhead_us * 1e-6 + load.sequences * (
             calibration.sequence_overhead_us * 1e-6
         )
-        communication = np.zeros_like(sequences)
+        communication = np.zeros_like(load.sequences)
         if role in (FIRST, ONLY):
-            tokens = sequences + prompt_tokens
-            message = tokens * self.spec.hidden * self._activation_bytes
+            message = load.rank_tokens * self.spec.hidden * self._activation_bytes
             seconds = seconds + message / (self._bandwidth * calibration.hbm_efficiency)
-            communication = communication + self.all_reduce(message)
+            communication = communication + self.links.all_reduce(
+                message, self.shape.tp
+            )
         if role in (LAST, ONLY):
-            rows = sequences + prompt_tokens / float(self.mix.prompt_work)
+            rows = load.sequences + load.prompts / float(self.mix.prompt_work)
+            width = padded_vocabulary(self.spec.vocabulary) * self._activation_bytes
             seconds = seconds + self._lm_head(rows)
-            communication = communication + self._logit_gather(rows)
+            communication = communication + self.links.all_gather(
+                rows * width, self.shape.tp
+            )
         return to_ns(seconds + communication), to_ns(communication)
 
     def _lm_head(self, rows: FloatArray) -> FloatArray:
-        width = ceil_div(padded_vocabulary(self.spec.vocabulary), self.tp)
+        width = ceil_div(padded_vocabulary(self.spec.vocabulary), self.shape.tp)
         matrix = self.spec.hidden * width
         compute = 2.0 * matrix * rows / self._sustained(self.precision.activations)
         efficiency = self.gpu.calibration.hbm_efficiency
@@ -156,8 +188,9 @@ class StageClock:
         return np.maximum(compute, read)
 
 
-def _windowed(tokens: float, rank: RankLayer) -> float:
-    return tokens if rank.window_tokens is None else min(tokens, rank.window_tokens)
+def _windowed(tokens: float, attention: AttentionRank) -> float:
+    window = attention.window_tokens
+    return tokens if window is None else min(tokens, window)
 
 
 def hop_ns(
@@ -172,19 +205,11 @@ def hop_ns(
     ends = (sender, receiver)
     if same_island:
         latency_us = sender.calibration.hop_latency_us
-        speed = _link_speed(sender)
+        speed = link_speed(sender)
     else:
         latency_us = max(
             max(g.calibration.network_latency_us, g.calibration.hop_latency_us)
             for g in ends
         )
-        speed = min(min(_network_speed(g), _link_speed(g)) for g in ends)
+        speed = min(network_speed(g) for g in ends)
     return lambda tokens: to_ns(latency_us * 1e-6 + tokens * payload_bytes / speed)
-
-
-def _link_speed(gpu: GpuSpec) -> float:
-    return gpu.link_gbyte_per_s * 1e9 * gpu.calibration.link_efficiency
-
-
-def _network_speed(gpu: GpuSpec) -> float:
-    return gpu.network_gbyte_per_s * 1e9 * gpu.calibration.network_efficiency

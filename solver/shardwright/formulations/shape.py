@@ -169,7 +169,9 @@ def place(point: int, path: list[Arc]) -> PlacedReplica:
     crossings = tuple(a.island != b.island for a, b in pairwise(path))
     first_of_segment = [True, *crossings]
     islands = (
-        arc.island for arc, first in zip(path, first_of_segment, strict=True) if first
+        (arc.island,)
+        for arc, first in zip(path, first_of_segment, strict=True)
+        if first
     )
     stages = tuple(StageChoice(a.unit, a.start, a.end) for a in path)
     return PlacedReplica(Design(point, stages, crossings), tuple(islands))

@@ -39,7 +39,28 @@ def resolve(
             for name, value in types.items()
         }
         resolved["cluster"] = {**cluster, "gpu_types": written_out}
+    workload = raw.get("workload")
+    if isinstance(workload, dict) and isinstance(workload.get("expert_loads"), str):
+        table = _expert_loads(workload["expert_loads"], folder, errors)
+        resolved["workload"] = {**workload, "expert_loads": table}
     return resolved, errors
+
+
+def _expert_loads(text: str, folder: Path, errors: list[FieldError]) -> Any:
+    """A JSON file beside the instance: rows of tokens, or an object that has them."""
+    at = "workload.expert_loads"
+    try:
+        raw = parse(read_file(folder / text), text)
+    except InvalidInstance as refused:
+        errors += [_inside(at, f"{refused.source}: ", e) for e in refused.errors]
+        return None
+    for key in ("tokens", "load", "logical_count"):
+        if isinstance(raw, dict) and key in raw:
+            return {"tokens": raw[key]}
+    errors.append(
+        FieldError(at, shown(raw), "an object with the rows under 'tokens' is needed")
+    )
+    return None
 
 
 def plain(document: Document) -> Any:

@@ -15,8 +15,14 @@ from typing import NamedTuple
 import numpy as np
 
 from shardwright.cost.lengths import ceil_fraction, exact
-from shardwright.cost.memory import FIRST, LAST, ONLY, value_bytes
-from shardwright.cost.times import FloatArray, StageClock, hop_ns
+from shardwright.cost.links import link_speed as sustained_link
+from shardwright.cost.links import network_speed as sustained_network
+from shardwright.cost.memory import FIRST, LAST, ONLY
+from shardwright.cost.rank import value_bytes
+from shardwright.cost.shape import StageShape
+from shardwright.cost.times import Load as ClockLoad
+from shardwright.cost.times import StageClock, hop_ns
+from shardwright.plan.experts import redundant_slots
 from shardwright.plan.parts import MemoryAnatomy
 from shardwright.problem import stage_roles
 from shardwright.schema.cluster import GpuSpec, NodeGroup
@@ -25,19 +31,23 @@ from shardwright.schema.plan import GpuRank, OperatingPoint, Plan, Replica, Stag
 
 
 class Load(NamedTuple):
-    """What one iteration carries."""
+    """What one iteration carries; a ``lone`` chunk lies on one attention rank."""
 
     sequences: int
     prompt_tokens: int
+    lone: bool = False
 
     @property
     def tokens(self) -> int:
         """Tokens of the iteration."""
         return self.sequences + self.prompt_tokens
 
-    def arrays(self) -> tuple[FloatArray, FloatArray]:
+    def on(self, shape: StageShape) -> ClockLoad:
         """As the cost tables take it."""
-        return np.array([self.sequences], float), np.array([self.prompt_tokens], float)
+        m = np.array([self.sequences], float)
+        x = np.array([self.prompt_tokens], float)
+        spread = ClockLoad.lone_chunk if self.lone else ClockLoad.balanced
+        return spread(m, x, shape.attn_dp)
 
 
 class Loads(NamedTuple):
@@ -85,7 +95,7 @@ class Anatomy:
         return {name: group for group in groups for name in group.node_names()}
 
     @cached_property
-    def _clocks(self) -> dict[tuple[str, int], StageClock]:
+    def _clocks(self) -> dict[tuple[str, StageShape], StageClock]:
         return {}
 
     def gpu(self, stage: Stage) -> GpuSpec:
@@ -98,17 +108,26 @@ class Anatomy:
         return int(share * self.gpu(stage).memory_bytes // 1)
 
     def clock(self, stage: Stage) -> StageClock:
-        """Iteration times of the stage's GPU type and tensor-parallel degree."""
-        key = (stage.gpu_type, stage.shape.tp)
+        """Iteration times of the stage's GPU type and shape."""
+        key = (stage.gpu_type, self.shape(stage))
         if key not in self._clocks:
             self._clocks[key] = StageClock(
                 self.instance.model,
                 self.instance.precision,
                 self.memory.mix,
                 self.gpu(stage),
-                stage.shape.tp,
+                key[1],
             )
         return self._clocks[key]
+
+    def shape(self, stage: Stage) -> StageShape:
+        """The stage's shape as the cost room takes it."""
+        islands = {self.island(gpu) for gpu in stage.gpus}
+        s = stage.shape
+        redundant = redundant_slots(self.instance, stage) if stage.expert_slots else 0
+        return StageShape(
+            s.tp, s.attn_dp, s.moe_tp, s.ep, s.moe_dp, redundant, len(islands)
+        )
 
     def island(self, gpu: GpuRank) -> tuple[str, int]:
         """Node and island of a GPU."""
@@ -119,20 +138,22 @@ class Anatomy:
         """What the balanced and the prefill iteration carry."""
         m = point.micro_batch_sequences
         chunk = self.memory.mix.chunk_work(point.prefill_chunk_tokens)
-        return Loads(Load(m, point.prompt_tokens), Load(m, chunk))
+        return Loads(Load(m, point.prompt_tokens), Load(m, chunk, lone=True))
 
     def layer_communication(self, stage: Stage, load: Load) -> int:
         """ns in the all-reduces of the stage's layers, each layer rounded up."""
-        clock, ranks = self.clock(stage), self.memory.ranks(stage.shape.tp)
+        shape = self.shape(stage)
+        clock, ranks = self.clock(stage), self.memory.ranks(shape)
         counts = self.memory.kind_counts(*stage.layers)
         return sum(
-            count * int(clock.layer(ranks[kind], *load.arrays())[1][0])
+            count * int(clock.layer(ranks[kind], load.on(shape))[1][0])
             for kind, count in counts.items()
         )
 
     def constant_communication(self, stage: Stage, role: int, load: Load) -> int:
         """ns in the collectives of embedding and logits."""
-        return int(self.clock(stage).stage_constant(role, *load.arrays())[1][0])
+        on = load.on(self.shape(stage))
+        return int(self.clock(stage).stage_constant(role, on)[1][0])
 
     def communication(self, replica: Replica) -> list[Times]:
         """Collective time of every stage."""
@@ -215,12 +236,12 @@ def gpu_count(stages: Sequence[Stage]) -> int:
 
 def link_speed(gpu: GpuSpec) -> float:
     """Sustained GB/s per direction inside an island."""
-    return gpu.link_gbyte_per_s * gpu.calibration.link_efficiency
+    return sustained_link(gpu) / 1e9
 
 
 def network_speed(ends: Sequence[GpuSpec]) -> float:
     """Sustained GB/s per direction between islands."""
-    return min(g.network_gbyte_per_s * g.calibration.network_efficiency for g in ends)
+    return min(sustained_network(g) for g in ends) / 1e9
 
 
 def has_embedding(role: int) -> bool:

@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from math import ceil
-from typing import Literal
-
-import numpy as np
 
 from shardwright.cost.memory import FIRST, LAST, padded_vocabulary
 from shardwright.plan.anatomy import (
@@ -19,41 +15,10 @@ from shardwright.plan.anatomy import (
     has_lm_head,
     link_speed,
 )
+from shardwright.plan.expert_traffic import expert_rows
+from shardwright.plan.transfers import Exchange, Operation, Transfer
 from shardwright.problem import stage_roles
 from shardwright.schema.plan import Replica, Stage
-
-Operation = Literal["all-reduce", "all-gather", "hop", "return"]
-
-
-@dataclass(frozen=True)
-class Transfer:
-    """One kind of transfer in one iteration.
-
-    ``count`` transfers of ``bytes_each`` take ``each_ns`` each and ``total_ns`` in
-    all (every layer rounded up); ``bytes_each`` is None where only a latency counts.
-    """
-
-    count: int
-    bytes_each: int | None
-    each_ns: int
-    total_ns: int
-
-
-@dataclass(frozen=True)
-class Exchange:
-    """A row of the communication pattern.
-
-    ``link`` is a technology inside an island, ``network`` between islands;
-    ``gbyte_per_s`` what the cost model sustains per direction.
-    """
-
-    stage: int
-    operation: Operation
-    what: str
-    link: str
-    gbyte_per_s: float
-    decode: Transfer
-    prefill: Transfer
 
 
 def exchanges(anatomy: Anatomy, replica: Replica) -> list[Exchange]:
@@ -73,7 +38,7 @@ def exchanges(anatomy: Anatomy, replica: Replica) -> list[Exchange]:
 def _collectives(
     anatomy: Anatomy, replica: Replica, index: int, stage: Stage, role: int
 ) -> Iterator[Exchange]:
-    if stage.shape.tp == 1:
+    if len(stage.gpus) == 1:
         return
     loads = anatomy.loads(replica.operating_point)
 
@@ -82,48 +47,53 @@ def _collectives(
         link, speed = gpu.link_technology, link_speed(gpu)
         return Exchange(index, operation, what, link, speed, *made)
 
-    if has_embedding(role):
+    sharded = stage.shape.tp > 1
+    if sharded and has_embedding(role):
         made = [_embedding(anatomy, stage, load) for load in loads]
         yield row("embedding", "all-reduce", made)
-    if _layer_collectives(anatomy, stage):
+    if stage.expert_slots:
+        yield from expert_rows(anatomy, index, stage, loads)
+    elif _layer_collectives(anatomy, stage):
         made = [_layers(anatomy, stage, load) for load in loads]
         yield row("layers", "all-reduce", made)
-    if has_lm_head(role):
+    if sharded and has_lm_head(role):
         made = [_logits(anatomy, stage, load) for load in loads]
         yield row("logits", "all-gather", made)
 
 
 def _layer_collectives(anatomy: Anatomy, stage: Stage) -> int:
-    """All-reduces of the stage's layers in one iteration."""
-    ranks = anatomy.memory.ranks(stage.shape.tp)
+    """All-reduces of a dense stage's layers: after attention, after the FFN."""
+    ranks = anatomy.memory.ranks(anatomy.shape(stage))
     counts = anatomy.memory.kind_counts(*stage.layers)
-    return sum(count * ranks[kind].collectives for kind, count in counts.items())
+    return sum(
+        n * (int(ranks[k].attention is not None) + int(ranks[k].has_ffn))
+        for k, n in counts.items()
+    )
 
 
-def _hidden_bytes(anatomy: Anatomy, load: Load) -> int:
+def _hidden_bytes(anatomy: Anatomy, stage: Stage, load: Load) -> int:
     hidden = anatomy.instance.model.hidden
-    return load.tokens * hidden * anatomy.activation_value_bytes
+    tokens = int(load.on(anatomy.shape(stage)).rank_tokens[0])
+    return tokens * hidden * anatomy.activation_value_bytes
 
 
 def _layers(anatomy: Anatomy, stage: Stage, load: Load) -> Transfer:
-    message = _hidden_bytes(anatomy, load)
-    seconds = anatomy.clock(stage).all_reduce(np.array([message], float))
-    return Transfer(
-        _layer_collectives(anatomy, stage),
-        message,
-        ceil(float(seconds[0]) * 1e9),
-        anatomy.layer_communication(stage, load),
-    )
+    count = _layer_collectives(anatomy, stage)
+    total = anatomy.layer_communication(stage, load)
+    message = _hidden_bytes(anatomy, stage, load)
+    return Transfer(count, message, total // count, total)
 
 
 def _embedding(anatomy: Anatomy, stage: Stage, load: Load) -> Transfer:
     time = anatomy.constant_communication(stage, FIRST, load)
-    return Transfer(1, _hidden_bytes(anatomy, load), time, time)
+    return Transfer(1, _hidden_bytes(anatomy, stage, load), time, time)
 
 
 def _logits(anatomy: Anatomy, stage: Stage, load: Load) -> Transfer:
     time = anatomy.constant_communication(stage, LAST, load)
-    rows = load.sequences + load.prompt_tokens / float(anatomy.memory.mix.prompt_work)
+    on = load.on(anatomy.shape(stage))
+    prompts = float(on.prompts[0]) / float(anatomy.memory.mix.prompt_work)
+    rows = float(on.sequences[0]) + prompts
     width = padded_vocabulary(anatomy.instance.model.vocabulary)
     size = ceil(rows * width * anatomy.activation_value_bytes)
     return Transfer(1, size, time, time)

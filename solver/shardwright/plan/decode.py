@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+from shardwright.cost.lengths import ceil_div
+from shardwright.cost.shape import StageShape
 from shardwright.plan.naming import NamedReplica, name_gpus, settle
 from shardwright.plan.parts import MemoryAnatomy
-from shardwright.problem import Design, Figures, Fleet, Point, Problem
+from shardwright.problem import (
+    Design,
+    ExpertMaps,
+    Figures,
+    Fleet,
+    Point,
+    Problem,
+    mixtures,
+)
 from shardwright.schema.errors import SolverFailure
 from shardwright.schema.instance import Instance
 from shardwright.schema.plan import (
+    ExpertMap,
     GpuRank,
     MemoryParts,
     OperatingPoint,
@@ -34,7 +45,32 @@ def decode(instance: Instance, problem: Problem, fleet: Fleet, sha256: str) -> P
         instance_name=instance.name,
         instance_sha256=sha256,
         pools=(Pool(role="mixed", replicas=replicas),),
+        expert_map=_expert_maps(instance, problem, fleet),
     )
+
+
+def _expert_maps(
+    instance: Instance, problem: Problem, fleet: Fleet
+) -> tuple[ExpertMap, ...] | None:
+    """The maps of the shapes in use; None without loads to balance."""
+    maps = ExpertMaps(instance)
+    shapes = {
+        problem.units[stage.unit].shape
+        for replica in fleet.replicas
+        for stage in replica.design.stages
+    }
+    found = {}
+    for shape in sorted(shapes):
+        plan, balance = maps.plan(shape), maps.balance(shape)
+        if plan is not None and balance is not None:
+            slots = len(plan.physical_to_logical_map[0]) // shape.ep
+            found[shape.ep, slots] = ExpertMap(
+                ep=shape.ep,
+                slots_per_gpu=slots,
+                balance=balance,
+                layers=plan.physical_to_logical_map,
+            )
+    return tuple(found.values()) or None
 
 
 def _replica(problem: Problem, anatomy: MemoryAnatomy, named: NamedReplica) -> Replica:
@@ -67,21 +103,43 @@ def _latency(figures: Figures) -> ReplicaLatency:
     )
 
 
+def _shape(shape: StageShape) -> Shape:
+    return Shape(
+        tp=shape.tp,
+        attn_dp=shape.attn_dp,
+        moe_tp=shape.moe_tp,
+        ep=shape.ep,
+        moe_dp=shape.moe_dp,
+    )
+
+
+def _expert_slots(instance: Instance, shape: StageShape) -> int:
+    """Expert slots of one GPU in the layer with most; 0 without experts."""
+    experts = [e.experts for e in mixtures(instance.model)]
+    return max((ceil_div(n + shape.redundant, shape.ep) for n in experts), default=0)
+
+
 def _stages(
     problem: Problem, anatomy: MemoryAnatomy, named: NamedReplica, figures: Figures
 ) -> tuple[Stage, ...]:
+    instance = anatomy.instance
     memory = _memory(problem, anatomy, named.design, figures)
     stages, rank = [], 0
     for i, choice in enumerate(named.design.stages):
         unit, place = problem.units[choice.unit], named.stages[i]
-        node = problem.islands[place.island].node
-        ranks = enumerate(place.gpus, start=rank)
+        named_gpus = [
+            (problem.islands[island].node, gpu)
+            for island, gpus in zip(place.islands, place.gpus, strict=True)
+            for gpu in gpus
+        ]
+        ranks = enumerate(named_gpus, start=rank)
         stages.append(
             Stage(
                 layers=(choice.start, choice.end),
-                shape=Shape(tp=unit.tp, moe_tp=unit.tp),
+                shape=_shape(unit.shape),
+                expert_slots=_expert_slots(instance, unit.shape),
                 gpu_type=problem.classes[unit.gpu_class].name,
-                gpus=tuple(GpuRank(node=node, gpu=g, rank=r) for r, g in ranks),
+                gpus=tuple(GpuRank(node=n, gpu=g, rank=r) for r, (n, g) in ranks),
                 memory_bytes=memory[i],
                 decode_time_ns=figures.decode_ns[i],
                 prefill_time_ns=figures.prefill_ns[i],
@@ -99,7 +157,7 @@ def _memory(
     units = [problem.units[s.unit] for s in design.stages]
     parts = anatomy.pipeline(
         [problem.classes[u.gpu_class].name for u in units],
-        [u.tp for u in units],
+        [u.shape for u in units],
         [(s.start, s.end) for s in design.stages],
         (point.sequences, point.micro_batch, point.chunk_tokens),
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 
-from shardwright.schema.plan import Plan, Replica
+from shardwright.schema.plan import Plan, Replica, Stage
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,14 @@ def replica_groups(plan: Plan) -> list[ReplicaGroup]:
 
 def _likeness(replica: Replica) -> Hashable:
     stages = tuple(
-        (s.layers, s.shape, s.gpu_type, s.memory_bytes, s.decode_time_ns)
+        (
+            s.layers,
+            s.shape,
+            s.expert_slots,
+            s.gpu_type,
+            s.memory_bytes,
+            s.decode_time_ns,
+        )
         for s in replica.stages
     )
     return replica.operating_point, replica.latency, stages
@@ -59,11 +66,35 @@ def merged(
     return [(ranges(indices), cells) for cells, indices in found.items()]
 
 
+def has_experts(stages: Iterable[Stage]) -> bool:
+    """Whether stages serve a mixture of experts."""
+    return any(stage.expert_slots for stage in stages)
+
+
+def shape_words(stages: Sequence[Stage]) -> str:
+    """Shapes in short: TP2, TP2+4 where stages differ, TP1 DP16 EP16 with experts.
+
+    DP is that of attention; MoE-TP and MoE-DP are named where they are not 1.
+    """
+    names = {"tp": "TP"}
+    if has_experts(stages):
+        names |= {"attn_dp": "DP", "ep": "EP"}
+        inner = {"moe_tp": "MoE-TP", "moe_dp": "MoE-DP"}
+        shapes = [stage.shape for stage in stages]
+        names |= {
+            f: n for f, n in inner.items() if max(getattr(s, f) for s in shapes) > 1
+        }
+    return " ".join(name + _joined(stages, field) for field, name in names.items())
+
+
+def _joined(stages: Sequence[Stage], field: str) -> str:
+    values = [getattr(stage.shape, field) for stage in stages]
+    return str(values[0]) if len(set(values)) == 1 else "+".join(map(str, values))
+
+
 def degrees(replica: Replica) -> str:
-    """TP and PP of a replica: TP2 PP4, or TP2+4 PP2 where stages differ."""
-    tps = [stage.shape.tp for stage in replica.stages]
-    tp = str(tps[0]) if len(set(tps)) == 1 else "+".join(map(str, tps))
-    return f"TP{tp} PP{len(tps)}"
+    """Shape and stages of a replica: TP2 PP4, or TP1 DP16 EP16 PP1."""
+    return f"{shape_words(replica.stages)} PP{len(replica.stages)}"
 
 
 def split(replica: Replica) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from shardwright.plan.anatomy import gpu_count
 from shardwright.plan.balance import all_stages
-from shardwright.problem import Problem, stage_roles
+from shardwright.problem import Problem, mixtures, stage_roles
 from shardwright.schema.instance import Instance
 from shardwright.schema.plan import Plan
 
@@ -94,7 +94,9 @@ class _Reasons:
         if least is None:
             alone += f", no replica fits {gpu_type} alone"
         else:
-            shape = f"TP{least[0]} PP{least[1]}, {least[0] * least[1]} GPUs"
+            gpus, stages = least
+            stage = f"TP{gpus}" if self._dense else f"stages of {gpus}"
+            shape = f"{stage} PP{stages}, {gpus * stages} GPUs"
             if least[0] * least[1] > left:
                 alone += f", the smallest replica is {shape}"
             else:
@@ -103,16 +105,25 @@ class _Reasons:
             return f"no design uses it better (proven): {alone}; {allowed}"
         return f"no better use found so far: {alone}; {allowed}"
 
+    @property
+    def _dense(self) -> bool:
+        return not mixtures(self.instance.model)
+
     def _tp_words(self, gpu_type: str) -> str:
         index = [k.name for k in self.problem.classes].index(gpu_type)
-        degrees = [str(u.tp) for u in self.problem.units if u.gpu_class == index]
-        return f"tp may be {', '.join(degrees)}"
+        degrees = sorted(
+            {u.shape.tp for u in self.problem.units if u.gpu_class == index}
+        )
+        return f"tp may be {', '.join(str(tp) for tp in degrees)}"
 
 
 def smallest_replica(problem: Problem, gpu_type: str) -> tuple[int, int] | None:
-    """(tp, pp) of the fewest GPUs of one type that hold the model at some point."""
+    """(GPUs of a stage, stages) of the smallest replica that holds the model.
+
+    Of one GPU type, at some point.
+    """
     shapes = [
-        (unit.tp * stages, stages, index)
+        (unit.gpus * stages, stages, index)
         for index, unit in enumerate(problem.units)
         if problem.classes[unit.gpu_class].name == gpu_type
         for stages in range(1, problem.max_stages + 1)

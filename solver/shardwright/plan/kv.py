@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from shardwright.cost.lengths import ceil_div
 from shardwright.plan.anatomy import Anatomy
 from shardwright.schema.plan import Replica, Stage
 
@@ -13,7 +14,8 @@ class KvRoom:
     """KV figures of one replica.
 
     ``bytes_per_token_gpu`` is the largest of its GPUs, ``bytes_per_token`` the sum
-    over all of them; layers with a window are left out, as they stop growing.
+    over those that hold the token (one attention rank of every stage); layers with a
+    window are left out, as they stop growing.
     ``tokens_capacity`` is what the tightest GPU holds when its free memory is
     given to the cache.
     """
@@ -27,19 +29,21 @@ class KvRoom:
 
 def kv_room(anatomy: Anatomy, replica: Replica) -> KvRoom:
     """KV room of a replica at its operating point."""
-    reserved = anatomy.memory.mix.kv_tokens(replica.operating_point.sequences)
     each = [_bytes_per_token(anatomy, stage) for stage in replica.stages]
-    extra = [
-        _spare_bytes(anatomy, stage) // per_token
-        for stage, per_token in zip(replica.stages, each, strict=True)
+    rooms = [_rank_tokens(anatomy, replica, stage) for stage in replica.stages]
+    fits = [
+        stage.shape.attn_dp * (room + _spare_bytes(anatomy, stage) // per_token)
+        for stage, room, per_token in zip(replica.stages, rooms, each, strict=True)
         if per_token
     ]
+    ranks = [stage.shape.attn_dp for stage in replica.stages]
     sizes = [len(stage.gpus) for stage in replica.stages]
+    copies = [stage.shape.tp for stage in replica.stages]
     return KvRoom(
-        tokens_reserved=reserved,
-        tokens_capacity=max(0, reserved + min(extra)) if extra else None,
+        tokens_reserved=min(n * d for n, d in zip(rooms, ranks, strict=True)),
+        tokens_capacity=max(0, min(fits)) if fits else None,
         bytes_per_token_gpu=max(each),
-        bytes_per_token=sum(b * n for b, n in zip(each, sizes, strict=True)),
+        bytes_per_token=sum(b * n for b, n in zip(each, copies, strict=True)),
         cache_bytes=sum(
             s.memory_bytes.kv_cache * n
             for s, n in zip(replica.stages, sizes, strict=True)
@@ -47,13 +51,19 @@ def kv_room(anatomy: Anatomy, replica: Replica) -> KvRoom:
     )
 
 
+def _rank_tokens(anatomy: Anatomy, replica: Replica, stage: Stage) -> int:
+    """Room of one attention rank: it has its share of the sequences."""
+    mine = ceil_div(replica.operating_point.sequences, stage.shape.attn_dp)
+    return anatomy.memory.mix.kv_tokens(mine)
+
+
 def _bytes_per_token(anatomy: Anatomy, stage: Stage) -> int:
-    ranks = anatomy.memory.ranks(stage.shape.tp)
+    ranks = anatomy.memory.ranks(anatomy.shape(stage))
     precision = anatomy.instance.precision
     return sum(
         count * ranks[kind].kv_bytes_per_token(precision)
         for kind, count in anatomy.memory.kind_counts(*stage.layers).items()
-        if ranks[kind].window_tokens is None
+        if not ranks[kind].windowed
     )
 
 

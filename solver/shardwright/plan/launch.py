@@ -8,6 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from shardwright.plan.anatomy import Anatomy
+from shardwright.plan.experts import expert_count, redundant_slots
+from shardwright.plan.groups import has_experts, shape_words
+from shardwright.problem import mixtures
+from shardwright.schema.instance import Instance
 from shardwright.schema.model import AnyAttention
 from shardwright.schema.plan import Replica
 
@@ -46,11 +50,15 @@ Rule = Callable[[Anatomy, Replica], str | None]
 
 
 def equal_shape_per_stage(anatomy: Anatomy, replica: Replica) -> str | None:
-    """One tensor-parallel degree is given for all stages."""
-    degrees = [stage.shape.tp for stage in replica.stages]
-    if len(set(degrees)) == 1:
+    """One shape is given for all stages."""
+    shapes = [(stage.shape, stage.expert_slots) for stage in replica.stages]
+    if len(set(shapes)) == 1:
         return None
-    return f"stages have tp {', '.join(map(str, degrees))}; one degree is allowed"
+    if has_experts(replica.stages):
+        words = dict.fromkeys(shape_words([stage]) for stage in replica.stages)
+        return f"stages have {', '.join(words)}; one shape is allowed"
+    degrees = ", ".join(str(stage.shape.tp) for stage in replica.stages)
+    return f"stages have tp {degrees}; one degree is allowed"
 
 
 def micro_batches_equal_stages(anatomy: Anatomy, replica: Replica) -> str | None:
@@ -85,16 +93,102 @@ def equal_gpus_per_node(anatomy: Anatomy, replica: Replica) -> str | None:
     return f"GPUs per node differ ({found})"
 
 
+def whole_experts_or_tensor(anatomy: Anatomy, replica: Replica) -> str | None:
+    """Experts are whole on every GPU, or each is split over the whole stage."""
+    for stage in replica.stages:
+        shape, gpus = stage.shape, len(stage.gpus)
+        if (shape.moe_tp, shape.ep) not in ((1, gpus), (gpus, 1)):
+            return (
+                f"EP{shape.ep} with MoE-TP{shape.moe_tp} on {gpus} GPUs; "
+                f"EP{gpus} or MoE-TP{gpus} is allowed"
+            )
+    return None
+
+
+def attention_dp_one_or_all(anatomy: Anatomy, replica: Replica) -> str | None:
+    """Attention is tensor parallel or data parallel, never both."""
+    for stage in replica.stages:
+        dp, gpus = stage.shape.attn_dp, len(stage.gpus)
+        if dp not in (1, gpus):
+            return f"attention DP {dp} on {gpus} GPUs; 1 or {gpus} is allowed"
+    return None
+
+
+def one_copy_of_experts(anatomy: Anatomy, replica: Replica) -> str | None:
+    """A stage has its experts once; SGLang has moe-dp only without pipeline."""
+    dp = max(stage.shape.moe_dp for stage in replica.stages)
+    return None if dp == 1 else f"MoE-DP {dp}; 1 is allowed"
+
+
+def experts_divisible(anatomy: Anatomy, replica: Replica) -> str | None:
+    """Every GPU of an expert group has equally many slots, all of them filled."""
+    experts = expert_count(anatomy.instance)
+    for stage in replica.stages:
+        ep, filled = stage.shape.ep, experts
+        filled += redundant_slots(anatomy.instance, stage) if experts else 0
+        empty = stage.expert_slots * ep - filled
+        if experts and empty:
+            return f"EP{ep} does not divide {experts} experts; {empty} slots are empty"
+    return None
+
+
+def experts_split_evenly(anatomy: Anatomy, replica: Replica) -> str | None:
+    """moe_tp divides the width of an expert, in whole blocks where fp8 has them."""
+    block = _fp8_block(anatomy.instance)
+    for stage in replica.stages:
+        parts = stage.shape.moe_tp
+        for width in (e.intermediate for e in mixtures(anatomy.instance.model)):
+            if width % (parts * block):
+                blocks = f" in blocks of {block}" if block > 1 else ""
+                return f"MoE-TP{parts} does not divide experts of {width}{blocks}"
+    return None
+
+
+def _fp8_block(instance: Instance) -> int:
+    """Columns that share a scale where experts are deployed as published in fp8."""
+    published = instance.model.quantization
+    if published is None or published.block is None:
+        return 1
+    if published.dtype != "fp8" or instance.precision.weights != "fp8":
+        return 1
+    return max(published.block) if "experts" in published.parts else 1
+
+
+def whole_ranks_per_node(anatomy: Anatomy, replica: Replica) -> str | None:
+    """A stage over several nodes has whole attention ranks on each, equally many."""
+    for stage in replica.stages:
+        per_node = Counter(gpu.node for gpu in stage.gpus)
+        if len(per_node) == 1:
+            continue
+        sizes = sorted(set(per_node.values()))
+        if len(sizes) > 1 or sizes[0] % stage.shape.tp:
+            found = ", ".join(map(str, sizes))
+            return f"{found} GPUs of a stage per node with TP{stage.shape.tp}"
+    return None
+
+
 _COMMON: tuple[Rule, ...] = (
     equal_shape_per_stage,
     micro_batches_equal_stages,
     heads_divisible,
+    experts_split_evenly,
+    whole_ranks_per_node,
 )
 
 ENGINES: dict[str, tuple[Rule, ...]] = {
-    "vllm": _COMMON,
-    "sglang": (*_COMMON, equal_gpus_per_node),
-    "trtllm": _COMMON,
+    "vllm": (*_COMMON, whole_experts_or_tensor),
+    "sglang": (
+        *_COMMON,
+        one_copy_of_experts,
+        experts_divisible,
+        equal_gpus_per_node,
+    ),
+    "trtllm": (
+        *_COMMON,
+        attention_dp_one_or_all,
+        one_copy_of_experts,
+        experts_divisible,
+    ),
 }
 """Rules of each engine. Replicas are servers of their own and may differ."""
 

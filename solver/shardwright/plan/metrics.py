@@ -16,6 +16,7 @@ from shardwright.plan.balance import (
     memory_imbalance,
 )
 from shardwright.plan.communication import pass_totals
+from shardwright.plan.experts import balance
 from shardwright.plan.kv import kv_room
 from shardwright.plan.launch import launchability
 from shardwright.schema.instance import Instance
@@ -69,6 +70,9 @@ def _replica(anatomy: Anatomy, replica: Replica) -> Document:
         "gpu_types": dict(Counter(s.gpu_type for s in stages for _ in s.gpus)),
         "tp": [s.shape.tp for s in stages],
         "pp": len(stages),
+        "shapes": [s.shape.model_dump() for s in stages],
+        "expert_slots": [s.expert_slots for s in stages],
+        "expert_balance": _expert_balance(anatomy, replica),
         "layers": [s.layers[1] - s.layers[0] for s in stages],
         **_rates(anatomy, latency.rate_mtok_per_s),
         "tpot_ms": ms(latency.tpot_ns),
@@ -89,6 +93,13 @@ def _replica(anatomy: Anatomy, replica: Replica) -> Document:
         "kv_bytes_per_token": kv.bytes_per_token,
         "kv_bytes_per_token_per_gpu": kv.bytes_per_token_gpu,
     }
+
+
+def _expert_balance(anatomy: Anatomy, replica: Replica) -> float | None:
+    """Busiest GPU's tokens over the mean GPU's; null for a dense model."""
+    instance, plan = anatomy.instance, anatomy.plan
+    found = [balance(instance, plan, s) for s in replica.stages if s.expert_slots]
+    return max(found, default=None)
 
 
 def _rates(anatomy: Anatomy, mtok_per_s: int) -> Document:

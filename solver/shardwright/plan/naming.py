@@ -11,10 +11,10 @@ from shardwright.schema.errors import SolverFailure
 
 @dataclass(frozen=True)
 class NamedStage:
-    """The island of a stage (index into the problem) and its GPUs, ascending."""
+    """Islands of a stage (indices into the problem), and its GPUs on each."""
 
-    island: int
-    gpus: tuple[int, ...]
+    islands: tuple[int, ...]
+    gpus: tuple[tuple[int, ...], ...]
 
 
 @dataclass(frozen=True)
@@ -25,11 +25,11 @@ class NamedReplica:
     stages: tuple[NamedStage, ...]
 
 
-def stage_islands(placed: PlacedReplica) -> list[int]:
-    """The island of every stage."""
+def stage_islands(placed: PlacedReplica) -> list[tuple[int, ...]]:
+    """The islands of every stage."""
     runs = placed.design.segment_runs()
     pairs = zip(placed.islands, runs, strict=True)
-    return [island for island, run in pairs for _ in run]
+    return [islands for islands, run in pairs for _ in run]
 
 
 def settle(problem: Problem, fleet: Fleet) -> Fleet:
@@ -65,9 +65,11 @@ def name_gpus(problem: Problem, settled: Fleet) -> list[NamedReplica]:
 
 def _named(problem: Problem, free: _FreeGpus, placed: PlacedReplica) -> NamedReplica:
     stages: list[NamedStage] = []
-    for island, run in zip(placed.islands, placed.design.segment_runs(), strict=True):
-        sizes = [problem.units[placed.design.stages[i].unit].gpus for i in run]
-        stages += [NamedStage(island, gpus) for gpus in free.take(island, sizes)]
+    for islands, run in zip(placed.islands, placed.design.segment_runs(), strict=True):
+        units = [problem.units[placed.design.stages[i].unit] for i in run]
+        sizes = [unit.gpus // len(islands) for unit in units]
+        taken = [free.take(island, sizes) for island in islands]
+        stages += [NamedStage(islands, gpus) for gpus in zip(*taken, strict=True)]
     return NamedReplica(placed.design, tuple(stages))
 
 

@@ -7,14 +7,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from shardwright.cost.lengths import RequestMix, ceil_fraction
+from shardwright.cost.lengths import RequestMix, ceil_div, ceil_fraction
 from shardwright.cost.memory import (
-    RankLayer,
     activation_bytes,
     communication_bytes,
     framework_bytes,
     stage_weight_bytes,
 )
+from shardwright.cost.rank import RankLayer
+from shardwright.cost.shape import StageShape
 from shardwright.problem import stage_roles
 from shardwright.schema.instance import Instance
 from shardwright.schema.plan import MemoryParts
@@ -32,29 +33,33 @@ class MemoryAnatomy:
         return RequestMix.of(self.instance.workload)
 
     @cached_property
-    def _ranks(self) -> dict[int, tuple[RankLayer, ...]]:
+    def _ranks(self) -> dict[StageShape, tuple[RankLayer, ...]]:
         return {}
 
-    def ranks(self, tp: int) -> tuple[RankLayer, ...]:
-        """One rank's shard of every layer kind."""
-        if tp not in self._ranks:
-            model = self.instance.model
-            kinds = model.layer_kinds
-            self._ranks[tp] = tuple(RankLayer.of(model, k, tp) for k in kinds)
-        return self._ranks[tp]
+    def ranks(self, shape: StageShape) -> tuple[RankLayer, ...]:
+        """One GPU's shard of every layer kind."""
+        if shape not in self._ranks:
+            model, precision = self.instance.model, self.instance.precision
+            self._ranks[shape] = tuple(
+                RankLayer.of(model, k, shape, precision) for k in model.layer_kinds
+            )
+        return self._ranks[shape]
 
     def kind_counts(self, start: int, end: int) -> dict[int, int]:
         """How many layers of each kind lie in [start, end)."""
         return dict(Counter(self.instance.model.kind_indices()[start:end]))
 
     def layer_bytes(
-        self, tp: int, start: int, end: int, sequences: int
+        self, shape: StageShape, start: int, end: int, sequences: int
     ) -> tuple[int, int]:
-        """Weights and KV cache of the layers [start, end) on one rank."""
+        """Weights and KV cache of the layers [start, end) on one GPU.
+
+        ``sequences`` are those of one attention rank.
+        """
         precision, room = self.instance.precision, self.mix.kv_tokens(sequences)
         weights = kv = 0
         for kind, count in self.kind_counts(start, end).items():
-            rank = self.ranks(tp)[kind]
+            rank = self.ranks(shape)[kind]
             weights += count * rank.weight_bytes(precision)
             kv += count * rank.kv_bytes(precision, room, sequences)
         return weights, kv
@@ -62,7 +67,7 @@ class MemoryAnatomy:
     def stage(
         self,
         gpu_type: str,
-        tp: int,
+        shape: StageShape,
         role: int,
         layers: tuple[int, int],
         batch: tuple[int, int, int],
@@ -71,30 +76,33 @@ class MemoryAnatomy:
 
         ``batch`` is (sequences, sequences of a micro-batch, prefill chunk tokens).
         """
-        sequences, micro_batch, chunk = batch
+        sequences, micro_batch = (ceil_div(n, shape.attn_dp) for n in batch[:2])
+        chunk = batch[2]
         model, precision = self.instance.model, self.instance.precision
         gpu = self.instance.cluster.gpu_types[gpu_type]
-        weights, kv = self.layer_bytes(tp, *layers, sequences)
+        weights, kv = self.layer_bytes(shape, *layers, sequences)
         tokens = micro_batch + chunk
         logit_rows = micro_batch + ceil_fraction(chunk / self.mix.prompt_work)
         return MemoryParts(
-            weights=weights + stage_weight_bytes(model, precision, tp, role),
+            weights=weights + stage_weight_bytes(model, precision, shape.tp, role),
             kv_cache=kv,
             activations=activation_bytes(
-                model, precision, self.ranks(tp), tokens, logit_rows, role
+                model, precision, self.ranks(shape), tokens, logit_rows, role
             ),
-            communication=communication_bytes(model, precision, gpu, tp, tokens, role),
+            communication=communication_bytes(
+                model, precision, gpu, shape, tokens, role
+            ),
             framework=framework_bytes(gpu, self.instance.limits),
         )
 
     def pipeline(
         self,
         gpu_types: Sequence[str],
-        degrees: Sequence[int],
+        shapes: Sequence[StageShape],
         layers: Sequence[tuple[int, int]],
         batch: tuple[int, int, int],
     ) -> list[MemoryParts]:
         """Parts of every stage of a replica."""
         roles = stage_roles(len(layers))
-        stages = zip(gpu_types, degrees, roles, layers, strict=True)
+        stages = zip(gpu_types, shapes, roles, layers, strict=True)
         return [self.stage(*stage, batch) for stage in stages]

@@ -2,6 +2,8 @@
 
 from shardwright.problem.compile import Compiler as Compiler
 from shardwright.problem.compile import compile_problem as compile_problem
+from shardwright.problem.expert_maps import ExpertMaps as ExpertMaps
+from shardwright.problem.expert_maps import mixtures as mixtures
 from shardwright.problem.integers import Problem as Problem
 from shardwright.problem.limits import EngineSwitches as EngineSwitches
 from shardwright.problem.types import ROUNDING as ROUNDING

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from math import floor
@@ -12,13 +11,11 @@ import numpy as np
 from shardwright.cost.lengths import RequestMix, ceil_fraction, exact
 from shardwright.cost.memory import (
     ROLES,
-    RankLayer,
-    activation_bytes,
-    communication_bytes,
-    framework_bytes,
-    stage_weight_bytes,
 )
-from shardwright.cost.times import StageClock, hop_ns
+from shardwright.cost.times import Load, hop_ns
+from shardwright.problem.batches import LargestBatches
+from shardwright.problem.costing import StageCosts
+from shardwright.problem.expert_maps import ExpertMaps
 from shardwright.problem.grid import (
     PointGrid,
     chunk_values,
@@ -27,6 +24,7 @@ from shardwright.problem.grid import (
 )
 from shardwright.problem.integers import Problem
 from shardwright.problem.limits import EngineSwitches, bounds_of
+from shardwright.problem.shapes import ShapeRules
 from shardwright.problem.types import (
     GpuClass,
     IntArray,
@@ -35,7 +33,6 @@ from shardwright.problem.types import (
     Rules,
     Tables,
     Unit,
-    stage_roles,
 )
 from shardwright.schema.instance import Instance
 
@@ -93,34 +90,23 @@ class Compiler:
 
     @cached_property
     def units(self) -> tuple[Unit, ...]:
-        """Stage units that fit an island and the rule heads_divisible."""
-        limit = self.instance.limits.max_tensor_parallel
+        """Stage units: the shapes that the engine allows on each class's islands."""
+        rules = ShapeRules(self.instance, self.switches)
         found = []
         for k in range(len(self.classes)):
-            largest = max((s.free for s in self.islands if s.gpu_class == k), default=0)
-            top = min(largest, limit or largest)
-            found += [Unit(k, tp) for tp in range(1, top + 1) if self._allowed(tp)]
+            free = [s.free for s in self.islands if s.gpu_class == k]
+            found += [Unit(k, shape) for shape in rules.shapes(free, max(free))]
         return tuple(found)
 
-    def _allowed(self, tp: int) -> bool:
-        fixed = self.instance.fix.tp
-        if fixed is not None and tp != fixed:
-            return False
-        return not self.switches.heads_divisible or all(
-            kind.attention.heads % tp == 0
-            and (kind.attention.kv_heads % tp == 0 or tp % kind.attention.kv_heads == 0)
-            for kind in self.instance.model.layer_kinds
-            if kind.attention is not None
-        )
+    @cached_property
+    def maps(self) -> ExpertMaps:
+        """Expert maps of the workload's loads."""
+        return ExpertMaps(self.instance)
 
     @cached_property
-    def ranks(self) -> dict[int, tuple[RankLayer, ...]]:
-        """Shards of every layer kind, by tensor-parallel degree."""
-        model = self.instance.model
-        return {
-            tp: tuple(RankLayer.of(model, kind, tp) for kind in model.layer_kinds)
-            for tp in sorted({unit.tp for unit in self.units})
-        }
+    def costs(self) -> StageCosts:
+        """Memory and times of stages."""
+        return StageCosts(self.instance, self.mix, self.class_names, self.maps)
 
     @cached_property
     def max_stages(self) -> int:
@@ -134,80 +120,17 @@ class Compiler:
         """The grid of operating points."""
         equal = self.switches.micro_batches_equal_stages
         chunks = chunk_values(self.instance)
-        return PointGrid(
-            sequence_values(self.instance, self._memory_limited(chunks)),
-            chunks,
-            micro_batch_values(self.instance, equal, self.max_stages),
-            equal,
+        micro_batches = micro_batch_values(self.instance, equal, self.max_stages)
+        batches = LargestBatches(
+            self.costs, self.classes, self.units, self.max_stages, chunks
         )
-
-    def _memory_limited(self, chunks: tuple[int, ...]) -> set[int]:
-        """Largest M, and the largest multiple of p, of every homogeneous shape."""
-        if self.instance.grid.sequences or self.instance.fix.sequences:
-            return set()
-        found: set[int] = set()
-        for unit, stages in self._homogeneous_shapes():
-            for chunk in {chunks[0], chunks[-1]}:
-                top = self._largest_batch(unit, stages, chunk)
-                if top >= stages:
-                    found |= {top, top - top % stages}
-        return found
-
-    def _homogeneous_shapes(self) -> Iterator[tuple[Unit, int]]:
-        fixed = self.instance.fix.pp
-        for unit in self.units:
-            free = self.classes[unit.gpu_class].free_gpus
-            for stages in range(1, min(self.max_stages, free // unit.tp) + 1):
-                if fixed is None or stages == fixed:
-                    yield unit, stages
-
-    def _largest_batch(self, unit: Unit, stages: int, chunk: int) -> int:
-        """Largest M whose memory fits on ``stages`` units, 0 when none does."""
-        low, high = 0, self.instance.workload.max_batch
-        while low < high:
-            middle = (low + high + 1) // 2
-            if self._memory_fits(unit, stages, middle, chunk):
-                low = middle
-            else:
-                high = middle - 1
-        return low
-
-    def _memory_fits(self, unit: Unit, stages: int, batch: int, chunk: int) -> bool:
-        """Greedy filling, exact for a chain: every stage takes all it can."""
-        capacity = self.classes[unit.gpu_class].capacity_bytes
-        kinds = self.instance.model.kind_indices()
-        per_kind = self._kind_bytes(unit, batch)
-        position = 0
-        for role in stage_roles(stages):
-            left = capacity - self.role_bytes(unit, role, batch, stages, chunk)
-            if left < 0:
-                return False
-            while position < len(kinds) and per_kind[kinds[position]] <= left:
-                left -= per_kind[kinds[position]]
-                position += 1
-        return position == len(kinds)
-
-    def _kind_bytes(self, unit: Unit, batch: int) -> list[int]:
-        return [
-            rank.weight_bytes(self.instance.precision)
-            + rank.kv_bytes(self.instance.precision, self.mix.kv_tokens(batch), batch)
-            for rank in self.ranks[unit.tp]
-        ]
-
-    def role_bytes(self, unit: Unit, role: int, batch: int, q: int, chunk: int) -> int:
-        """Bytes of a stage outside its layers."""
-        model, precision = self.instance.model, self.instance.precision
-        gpu = self.instance.cluster.gpu_types[self.class_names[unit.gpu_class]]
-        micro_batch = -(-batch // q)
-        tokens = micro_batch + chunk
-        logit_rows = micro_batch + ceil_fraction(chunk / self.mix.prompt_work)
-        return (
-            stage_weight_bytes(model, precision, unit.tp, role)
-            + activation_bytes(
-                model, precision, self.ranks[unit.tp], tokens, logit_rows, role
-            )
-            + communication_bytes(model, precision, gpu, unit.tp, tokens, role)
-            + framework_bytes(gpu, self.instance.limits)
+        return PointGrid(
+            sequence_values(self.instance),
+            self.instance.workload.max_batch,
+            batches.by_micro_batches(micro_batches, equal),
+            chunks,
+            micro_batches,
+            equal,
         )
 
     def tables(self, points: tuple[Point, ...]) -> Tables:
@@ -241,19 +164,18 @@ class Compiler:
         layer: dict[str, IntArray],
         role: dict[str, IntArray],
     ) -> None:
-        gpu = self.instance.cluster.gpu_types[self.class_names[unit.gpu_class]]
-        clock = StageClock(
-            self.instance.model, self.instance.precision, self.mix, gpu, unit.tp
-        )
-        for g, rank in enumerate(self.ranks[unit.tp]):
-            total, comm = clock.layer(rank, at.sequences, at.balanced)
+        clock = self.costs.clock(unit)
+        dp = unit.shape.attn_dp
+        balanced = Load.balanced(at.sequences, at.balanced, dp)
+        chunk = Load.lone_chunk(at.sequences, at.chunk, dp)
+        for g, rank in enumerate(self.costs.ranks(unit.shape)):
+            total, comm = clock.layer(rank, balanced)
             layer["decode"][:, u, g], layer["comm"][:, u, g] = total, comm
-            layer["prefill"][:, u, g] = clock.layer(rank, at.sequences, at.chunk)[0]
+            layer["prefill"][:, u, g] = clock.layer(rank, chunk)[0]
         for r in range(len(ROLES)):
-            total, comm = clock.stage_constant(r, at.sequences, at.balanced)
+            total, comm = clock.stage_constant(r, balanced)
             role["decode"][:, u, r], role["comm"][:, u, r] = total, comm
-            chunk = clock.stage_constant(r, at.sequences, at.chunk)[0]
-            role["prefill"][:, u, r] = chunk
+            role["prefill"][:, u, r] = clock.stage_constant(r, chunk)[0]
 
     def _fill_memory(
         self,
@@ -263,14 +185,18 @@ class Compiler:
         layer: IntArray,
         role: IntArray,
     ) -> None:
-        by_batch = {m: self._kind_bytes(unit, m) for m in {p.sequences for p in points}}
+        by_batch = {
+            m: self.costs.kind_bytes(unit, m) for m in {p.sequences for p in points}
+        }
         by_load: dict[tuple[int, int], list[int]] = {}
         for o, point in enumerate(points):
             layer[o, u] = by_batch[point.sequences]
             key = (point.micro_batch, point.chunk_tokens)
             if key not in by_load:
                 by_load[key] = [
-                    self.role_bytes(unit, r, point.micro_batch, 1, point.chunk_tokens)
+                    self.costs.role_bytes(
+                        unit, r, point.micro_batch, point.chunk_tokens
+                    )
                     for r in range(len(ROLES))
                 ]
             role[o, u] = by_load[key]

@@ -15,9 +15,15 @@ DEFAULT_FREE_MICRO_BATCHES = (1, 2, 3, 4, 6, 8)
 
 @dataclass(frozen=True)
 class PointGrid:
-    """Values that each coordinate of an operating point may take."""
+    """Values that each coordinate of an operating point may take.
 
-    sequences: tuple[int, ...]
+    ``sequences`` is the list asked for; None: ``micro_batch_sizes`` times q, up to
+    ``max_batch``, and ``at_limits``, what memory or TPOT allow per q.
+    """
+
+    sequences: tuple[int, ...] | None
+    max_batch: int
+    at_limits: dict[int, tuple[int, ...]]
     chunk_tokens: tuple[int, ...]
     micro_batches: tuple[int, ...]
     equal_stages: bool
@@ -26,21 +32,39 @@ class PointGrid:
         """The grid as printed."""
         q = "number of stages" if self.equal_stages else list(self.micro_batches)
         return {
-            "sequences": list(self.sequences),
+            "sequences": {str(n): self._batches(n) for n in self.micro_batches},
             "prefill_chunk_tokens": list(self.chunk_tokens),
             "micro_batches": q,
         }
+
+    def _batches(self, q: int) -> list[int]:
+        if self.sequences is not None:
+            return [m for m in self.sequences if m >= q]
+        sizes = eighth_octaves(self.max_batch // q)
+        limits = self.at_limits.get(q, ())
+        return sorted({*(q * m for m in sizes), *limits, max(q, self.max_batch)})
 
     def points(self, mix: RequestMix) -> tuple[Point, ...]:
         """All points that satisfy q <= M and chunk_feeds_batch, in order."""
         candidates = (
             make_point(mix, sequences, q, chunk)
             for q in self.micro_batches
-            for sequences in self.sequences
-            if q <= sequences
+            if q <= self.max_batch
+            for sequences in self._batches(q)
             for chunk in self.chunk_tokens
         )
         return tuple(p for p in candidates if p.prompt_tokens <= p.chunk_tokens)
+
+
+def eighth_octaves(top: int) -> list[int]:
+    """1, 2, ..., 16, 18, 20, ..., 32, 36, ...: eight steps to every power of two."""
+    coarse = [
+        step * 2**power
+        for power in range(1, top.bit_length())
+        for step in range(9, 17)
+        if step * 2**power <= top
+    ]
+    return [*range(1, min(top, 16) + 1), *coarse]
 
 
 def make_point(mix: RequestMix, sequences: int, q: int, chunk: int) -> Point:
@@ -67,15 +91,14 @@ def chunk_values(instance: Instance) -> tuple[int, ...]:
     return tuple(sorted({min(chunk, limit) for chunk in listed}))
 
 
-def sequence_values(instance: Instance, memory_limits: set[int]) -> tuple[int, ...]:
-    """Powers of two, the batch limit, and the largest values that memory allows."""
+def sequence_values(instance: Instance) -> tuple[int, ...] | None:
+    """The sequences that ``fix`` or the grid list; None: the default grid."""
     if instance.fix.sequences is not None:
         return (instance.fix.sequences,)
+    if instance.grid.sequences is None:
+        return None
     top = instance.workload.max_batch
-    if instance.grid.sequences is not None:
-        return tuple(sorted({m for m in instance.grid.sequences if m <= top}))
-    powers = {2**i for i in range(top.bit_length()) if 2**i <= top}
-    return tuple(sorted(powers | {top} | memory_limits))
+    return tuple(sorted({m for m in instance.grid.sequences if m <= top}))
 
 
 def micro_batch_values(

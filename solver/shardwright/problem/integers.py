@@ -184,7 +184,9 @@ class Problem:
         segments = []
         for run in design.segment_runs():
             units = [self.units[design.stages[i].unit] for i in run]
-            segments.append((units[0].gpu_class, sum(u.gpus for u in units)))
+            spread = units[0].islands
+            size = sum(u.gpus for u in units) // spread
+            segments += [(units[0].gpu_class, size)] * spread
         return tuple(sorted(segments))
 
     def design_fits(

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from shardwright.cost.law import ReplicaTimes
 from shardwright.cost.memory import FIRST, LAST, MIDDLE, ONLY
+from shardwright.cost.shape import StageShape
 
 IntArray = NDArray[np.int64]
 
@@ -52,15 +53,20 @@ class GpuClass:
 
 @dataclass(frozen=True)
 class Unit:
-    """A GPU group that hosts one stage: a class and a tensor-parallel degree."""
+    """A GPU group that hosts one stage: a class and a shape."""
 
     gpu_class: int
-    tp: int
+    shape: StageShape
 
     @property
     def gpus(self) -> int:
         """GPUs of the unit."""
-        return self.tp
+        return self.shape.gpus
+
+    @property
+    def islands(self) -> int:
+        """Islands that the unit spreads over, with equally many GPUs on each."""
+        return self.shape.islands
 
 
 @dataclass(frozen=True)
@@ -193,10 +199,13 @@ def stage_roles(stages: int) -> list[int]:
 
 @dataclass(frozen=True)
 class PlacedReplica:
-    """A design and the island of each of its segments."""
+    """A design and the islands of each of its segments.
+
+    A segment lies on one island; a stage that spreads over several is a segment.
+    """
 
     design: Design
-    islands: tuple[int, ...]
+    islands: tuple[tuple[int, ...], ...]
 
 
 @dataclass(frozen=True)
@@ -206,6 +215,6 @@ class Fleet:
     replicas: tuple[PlacedReplica, ...]
 
 
-def crossings_of(homes: Sequence[int]) -> tuple[bool, ...]:
+def crossings_of(homes: Sequence[object]) -> tuple[bool, ...]:
     """Which hops leave an island, from the island (or part) of every stage."""
     return tuple(a != b for a, b in pairwise(homes))

@@ -35,6 +35,9 @@ class Fix(Document):
     """
 
     tp: Count | None = None
+    attn_dp: Count | None = None
+    moe_tp: Count | None = None
+    ep: Count | None = None
     pp: Count | None = None
     dp: Count | None = None
     layers: Annotated[tuple[Count, ...], Field(min_length=1)] | None = None

@@ -70,12 +70,14 @@ class MemoryParts(Document):
 class Stage(Document):
     """One pipeline stage; ``layers`` is half-open.
 
+    ``expert_slots`` is how many experts of a layer each GPU holds (0: dense model).
     ``decode_time_ns`` is the time of one balanced iteration, ``prefill_time_ns`` of
     one that carries a full prefill chunk.
     """
 
     layers: tuple[Index, Count]
     shape: Shape
+    expert_slots: Index = 0
     gpu_type: Name
     gpus: Annotated[tuple[GpuRank, ...], Field(min_length=1)]
     memory_bytes: MemoryParts
@@ -107,14 +109,28 @@ class Pool(Document):
     replicas: Annotated[tuple[Replica, ...], Field(min_length=1)]
 
 
+class ExpertMap(Document):
+    """Experts of every slot, for the stages with this ``ep`` and slots per GPU.
+
+    ``layers[i][j]`` is the expert in slot j of the i-th MoE layer; GPU g of an expert
+    group holds the slots [g*slots_per_gpu, (g+1)*slots_per_gpu). ``balance`` is the
+    mean over the layers of the busiest GPU's tokens over the mean GPU's.
+    """
+
+    ep: Count
+    slots_per_gpu: Count
+    balance: Annotated[float, Field(ge=1)]
+    layers: Annotated[tuple[tuple[Index, ...], ...], Field(min_length=1)]
+
+
 class Plan(Document):
-    """A deployment. ``expert_map`` is null for dense models."""
+    """A deployment. ``expert_map`` is null for dense models and unknown loads."""
 
     schema_version: Literal["1.0"] = SCHEMA_VERSION
     instance_name: Name
     instance_sha256: str
     pools: Annotated[tuple[Pool, ...], Field(min_length=1)]
-    expert_map: None = None
+    expert_map: tuple[ExpertMap, ...] | None = None
 
     def replicas(self) -> tuple[Replica, ...]:
         """Every replica of every pool, in order."""

@@ -47,10 +47,29 @@ class Lengths(Document):
         return self
 
 
+class ExpertLoads(Document):
+    """Tokens that each expert received, one row per MoE layer in order."""
+
+    tokens: Annotated[
+        tuple[Annotated[tuple[NonNegative, ...], Field(min_length=1)], ...],
+        Field(min_length=1, max_length=2000),
+    ]
+
+    @model_validator(mode="after")
+    def _table(self) -> ExpertLoads:
+        widths = {len(row) for row in self.tokens}
+        if len(widths) > 1:
+            raise ValueError(f"rows have different lengths: {sorted(widths)}")
+        if any(not sum(row) for row in self.tokens):
+            raise ValueError("a row without any token says nothing about its experts")
+        return self
+
+
 class Workload(Document):
     """Requests and the engine's room for them.
 
     ``max_batch`` bounds the sequences resident in one replica (max-num-seqs).
+    ``expert_loads`` makes the expert map and its balance part of the plan.
     ``kv_reserve`` p99 keeps room for the 99th percentile of the resident tokens,
     max_context for every sequence at full context.
     """
@@ -61,6 +80,7 @@ class Workload(Document):
     max_batch: Annotated[int, Field(ge=1, le=65_536)] = 256
     max_context_tokens: Tokens
     kv_reserve: Literal["p99", "max_context"] = "p99"
+    expert_loads: ExpertLoads | None = None
     prefix_cache_hit_ratio: Annotated[NonNegative, Field(lt=1)] = 0.0
 
 

@@ -21,6 +21,7 @@ from shardwright.search.base import (
     SearchLimits,
     SearchOutcome,
     require_goals,
+    require_single_islands,
 )
 from shardwright.search.goals import ALL_GOALS, better, fleet_fits, fleet_values
 from shardwright.search.verify import verified, well_formed
@@ -36,6 +37,7 @@ class TemplateSolver:
         """The best single-stage replica; proves nothing."""
         # OWED: refuse goals that are not modelled, instead of ignoring them.
         require_goals(self.name, problem, ALL_GOALS)
+        require_single_islands(self.name, problem)
         best: Fleet | None = None
         values: tuple[int, ...] = ()
         stopped: StoppedBy = "gap"
@@ -72,4 +74,4 @@ def _candidates(problem: Problem) -> Iterator[Fleet]:
                 if island.gpu_class == shape.gpu_class and island.free >= shape.gpus
             ]
             if homes and well_formed(problem, design):
-                yield Fleet((PlacedReplica(design, (homes[0],)),))
+                yield Fleet((PlacedReplica(design, ((homes[0],),)),))

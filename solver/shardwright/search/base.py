@@ -97,3 +97,9 @@ def require_goals(solver: str, problem: Problem, known: frozenset[str]) -> None:
     for goal in problem.goals:
         if goal not in known:
             raise UnsupportedRule(solver, f"objective {goal}")
+
+
+def require_single_islands(solver: str, problem: Problem) -> None:
+    """Refuse stages that spread over several islands."""
+    if any(unit.islands > 1 for unit in problem.units):
+        raise UnsupportedRule(solver, "stages that spread over several islands")

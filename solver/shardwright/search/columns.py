@@ -1,19 +1,15 @@
 """The column pool: every (composition, operating point), exact or bounded.
 
 For one composition and point the design of least TPOT within the rules is the best
-for every goal, because rate = M / TPOT while GPUs and cost are given. Columns of a
-single unit are exact at once; mixed ones start with a lower bound on TPOT and are
-solved when the fleet program first picks them.
-
-Points that differ in the prefill chunk alone share a column: a larger chunk needs more
-memory and changes nothing else about TPOT, so when the smallest chunk's optimum keeps
-its prefill budget no other chunk can beat it.
+for every goal, because rate = M / TPOT while GPUs and cost are given. The best column
+of every chain of a single unit is exact at once; all others start with a lower bound
+on TPOT and are solved when the fleet program first picks them.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -23,11 +19,19 @@ from shardwright.cost.law import rate_mtok_per_s
 from shardwright.formulations.cpsat.arcs import ReplicaArcs
 from shardwright.formulations.cpsat.patterns import Column
 from shardwright.formulations.dp import counts
-from shardwright.formulations.dp.chain import Chain
 from shardwright.formulations.dp.relaxation import Compositions, tpot_lower_bounds
-from shardwright.problem import Design, IntArray, Problem, Signature, crossings_of
+from shardwright.problem import (
+    Design,
+    IntArray,
+    Problem,
+    Signature,
+    StageChoice,
+    crossings_of,
+)
 from shardwright.schema.result import Status
 from shardwright.search.base import Interrupted, SearchLimits
+from shardwright.search.chains import ChainPricer
+from shardwright.search.chunks import ChunkGroups
 from shardwright.search.compositions import Composition, compositions, run_lengths
 
 _POLL_EVERY = 64
@@ -76,7 +80,6 @@ class ColumnPool:
         """The columns of a single unit; ``add_mixed`` brings the others."""
         pool = cls(problem, limits)
         found: dict[Signature, list[Entry]] = defaultdict(list)
-        chains: dict[tuple[int, int, int, int], Design | None] = {}
         listed, pool.complete = compositions(problem)
         for i, composition in enumerate(listed):
             if i % _POLL_EVERY == 0:
@@ -84,7 +87,7 @@ class ColumnPool:
             if composition.single_unit is None:
                 pool.pending.append(composition)
             else:
-                found[composition.signature] += pool._exact(composition, chains)
+                found[composition.signature] += pool._single(composition)
         pool._take(found)
         return pool
 
@@ -102,78 +105,32 @@ class ColumnPool:
         }
 
     @cached_property
-    def _chunks(self) -> dict[int, tuple[int, ...]]:
-        """First point of every (M, q) -> its points by increasing chunk."""
-        groups: dict[tuple[int, int], list[int]] = defaultdict(list)
-        for o, point in enumerate(self.problem.points):
-            groups[point.sequences, point.micro_batches].append(o)
-        chunk = [point.chunk_tokens for point in self.problem.points]
-        ordered = (sorted(g, key=lambda o: chunk[o]) for g in groups.values())
-        return {points[0]: tuple(points) for points in ordered}
+    def chunks(self) -> ChunkGroups:
+        """Points grouped by (M, q)."""
+        return ChunkGroups(self.problem)
 
-    def _points(self, stages: int) -> list[int]:
-        return [o for o in self._chunks if stages in self.problem.stage_counts(o)]
+    @cached_property
+    def _chains(self) -> ChainPricer:
+        return ChainPricer(self.problem, self.chunks)
 
-    def _exact(
-        self,
-        composition: Composition,
-        chains: dict[tuple[int, int, int, int], Design | None],
-    ) -> list[Entry]:
+    def _single(self, composition: Composition) -> list[Entry]:
+        """Entries of a composition of one unit."""
         unit, crossings = composition.single_unit, len(composition.parts) - 1
         assert unit is not None
-        entries = []
-        for o in self._points(composition.stages):
-            key = (unit, composition.stages, crossings, o)
-            if key not in chains:
-                chains[key] = self._least_chain(*key)
-            design = chains[key]
-            if design is not None:
-                homes = _homes(composition)
-                crossed = replace(design, crossings=crossings_of(homes))
-                entries.append(self.entry(composition, crossed, homes))
-        return entries
-
-    def _least_chain(
-        self, unit: int, stages: int, crossings: int, point: int
-    ) -> Design | None:
-        def solve(o: int, prefill: bool) -> Design | None:
-            return Chain(self.problem, unit, o, stages, crossings, prefill).best()
-
-        shape = Chain(self.problem, unit, point, stages, crossings)
-        return self._over_chunks(point, solve, shape.crossed)
-
-    def _over_chunks(
-        self,
-        point: int,
-        solve: Callable[[int, bool], Design | None],
-        crossed: Callable[[Design], Design] = lambda design: design,
-    ) -> Design | None:
-        """Least TPOT over the chunks of a point, and the least TTFT that goes with it.
-
-        ``solve(point, prefill)`` ignores the prefill budget when told to.
-        """
-        free = solve(point, False)
-        if free is None:
-            return None
-        fitting = self._fitting(
-            [replace(free, point=o) for o in self._chunks[point]], crossed
-        )
-        if not fitting:
-            solved = (solve(o, True) for o in self._chunks[point])
-            fitting = self._fitting([d for d in solved if d is not None], crossed)
-        return min(fitting, key=lambda f: f[:2])[2] if fitting else None
-
-    def _fitting(
-        self, designs: list[Design], crossed: Callable[[Design], Design]
-    ) -> list[tuple[int, int, Design]]:
-        """(TPOT, TTFT, design) of the designs that keep all rules."""
-        found = []
-        for design in designs:
-            whole = crossed(design)
-            f = self.problem.figures(whole)
-            if self.problem.design_fits(whole, f):
-                found.append((f.times.tpot_ns, f.times.ttft_ns, design))
-        return found
+        homes = _homes(composition)
+        marks = crossings_of(homes)
+        return [
+            Entry(
+                composition,
+                column.point,
+                column.tpot_ns,
+                column.ttft_ns,
+                column.rate_mtok_per_s,
+                column.design and replace(column.design, crossings=marks),
+                homes,
+            )
+            for column in self._chains.front(unit, composition.stages, crossings)
+        ]
 
     def entry(
         self, composition: Composition, design: Design, homes: tuple[int, ...]
@@ -193,7 +150,7 @@ class ColumnPool:
     def _bounded(self, mixed: list[Composition]) -> Iterator[Entry]:
         """Lower-bounded entries, many points and all compositions at a time."""
         groups: dict[tuple[int, ...], list[int]] = defaultdict(list)
-        for o in self._chunks:
+        for o in self.chunks.variants:
             groups[tuple(self.problem.stage_counts(o))].append(o)
         for stages, points in groups.items():
             group = [c for c in mixed if c.stages in stages]
@@ -225,18 +182,29 @@ class ColumnPool:
         return exact
 
     def _solve_design(self, entry: Entry) -> tuple[Design, tuple[int, ...]] | None:
-        homes: dict[Design, tuple[int, ...]] = {}
+        unit = entry.composition.single_unit
+        if unit is not None:
+            return self._solve_chain(entry, unit)
+        homes: dict[tuple[StageChoice, ...], tuple[int, ...]] = {}
 
         def solve(point: int, prefill: bool) -> Design | None:
             found = self._solve_at(entry.composition, point, prefill)
             if found is None:
                 return None
-            for o in self._chunks[entry.point]:
-                homes[replace(found[0], point=o)] = found[1]
+            homes[found[0].stages] = found[1]
             return found[0]
 
-        design = self._over_chunks(entry.point, solve)
-        return None if design is None else (design, homes[design])
+        design = self.chunks.least_tpot(entry.point, solve)
+        return None if design is None else (design, homes[design.stages])
+
+    def _solve_chain(
+        self, entry: Entry, unit: int
+    ) -> tuple[Design, tuple[int, ...]] | None:
+        stages, crossings = entry.composition.stages, len(entry.composition.parts) - 1
+        design = self._chains.price(unit, stages, crossings, entry.point)
+        if design is None:
+            return None
+        return replace(design, crossings=crossings_of(entry.homes)), entry.homes
 
     def _solve_at(
         self, composition: Composition, point: int, prefill: bool

@@ -105,25 +105,26 @@ def _unit_choices(problem: Problem) -> list[list[int]]:
     indices = list(range(len(problem.units)))
     if not problem.rules.equal_shape_per_stage:
         return [indices]
-    shapes = sorted({problem.units[u].tp for u in indices})
-    return [[u for u in indices if problem.units[u].tp == tp] for tp in shapes]
+    shapes = sorted({problem.units[u].shape for u in indices})
+    return [[u for u in indices if problem.units[u].shape == s] for s in shapes]
 
 
 def _compose(problem: Problem, parts: list[Part]) -> Composition | None:
-    sizes = [_gpus(problem, part) for part in parts]
+    places = [place for part in parts for place in _places(problem, part)]
+    sizes = [size for _, size in places]
     stages = sum(len(part.units) for part in parts)
     if not 1 <= stages <= problem.max_stages or sum(sizes) > problem.usable_gpus:
         return None
     if problem.bounds.stages is not None and stages != problem.bounds.stages:
         return None
-    signature = sorted(
-        (part.gpu_class, size) for part, size in zip(parts, sizes, strict=True)
-    )
-    return Composition(tuple(sorted(parts)), tuple(signature))
+    return Composition(tuple(sorted(parts)), tuple(sorted(places)))
 
 
-def _gpus(problem: Problem, part: Part) -> int:
-    return sum(problem.units[u].gpus for u in part.units)
+def _places(problem: Problem, part: Part) -> list[tuple[int, int]]:
+    """(class, GPUs) on every island of a part."""
+    islands = problem.units[part.units[0]].islands
+    gpus = sum(problem.units[u].gpus for u in part.units)
+    return [(part.gpu_class, gpus // islands)] * islands
 
 
 def _class_options(
@@ -134,12 +135,18 @@ def _class_options(
     free = sorted(
         (s.free for s in problem.islands if s.gpu_class == gpu_class), reverse=True
     )
+    single = [u for u in mine if problem.units[u].islands == 1]
     candidates = [
-        (Part(gpu_class, chosen), size)
-        for chosen, size in _multisets(problem, mine, free[0] if free else 0)
+        _Candidate(Part(gpu_class, chosen), size, 1)
+        for chosen, size in _multisets(problem, single, free[0] if free else 0)
     ]
-    candidates.sort(key=lambda c: (-c[1], c[0]))
-    yield from _choose(candidates, free, problem.max_stages, 0, ())
+    for u in mine:
+        shape = problem.units[u].shape
+        if shape.islands > 1:
+            part = Part(gpu_class, (u,))
+            candidates.append(_Candidate(part, shape.gpus_per_island, shape.islands))
+    candidates.sort(key=lambda c: (-c.size, c.part))
+    yield from _choose(candidates, free, problem.max_stages, 0, (), 0)
 
 
 def _multisets(
@@ -162,22 +169,33 @@ def _multisets(
     yield from grow(0, (), 0)
 
 
+@dataclass(frozen=True)
+class _Candidate:
+    """A part that takes ``size`` GPUs on each of ``islands`` islands."""
+
+    part: Part
+    size: int
+    islands: int
+
+
 def _choose(
-    candidates: list[tuple[Part, int]],
+    candidates: list[_Candidate],
     free: list[int],
     stages_left: int,
     start: int,
     chosen: tuple[Part, ...],
+    used: int,
 ) -> Iterator[tuple[Part, ...]]:
     """Parts in order of decreasing size: the i-th largest needs the i-th island."""
     yield chosen
-    if len(chosen) == len(free):
-        return
     for i in range(start, len(candidates)):
-        part, size = candidates[i]
-        if size <= free[len(chosen)] and len(part.units) <= stages_left:
-            left = stages_left - len(part.units)
-            yield from _choose(candidates, free, left, i, (*chosen, part))
+        c = candidates[i]
+        after = used + c.islands
+        if after > len(free) or c.size > free[after - 1]:
+            continue
+        left = stages_left - len(c.part.units)
+        if left >= 0:
+            yield from _choose(candidates, free, left, i, (*chosen, c.part), after)
 
 
 def run_lengths(values: tuple[int, ...]) -> list[tuple[int, int]]:

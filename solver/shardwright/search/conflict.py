@@ -71,8 +71,11 @@ def minimal_conflict(problem: Problem, limits: SearchLimits) -> MinimalConflict:
     """A minimal conflict of an infeasible problem, with the best attainable figures."""
     kept, dropped = present_rules(problem), list[str]()
     verified = True
-    if not _feasible(without(problem, kept), limits):
-        return MinimalConflict((), {}, True, structural=True)
+    try:
+        if not _feasible(without(problem, kept), limits):
+            return MinimalConflict((), {}, True, structural=True)
+    except Undecided:
+        return MinimalConflict(tuple(kept), {}, False)
     for rule in list(kept):
         try:
             if not _feasible(without(problem, [*dropped, rule]), limits):

@@ -30,6 +30,7 @@ from shardwright.search.base import (
 from shardwright.search.columns import ColumnPool, Entry
 from shardwright.search.fleets import UsedPatterns, place
 from shardwright.search.goals import ALL_GOALS, better, fleet_values, sense
+from shardwright.search.verify import verified
 
 _MANY = 60
 _PRICED_AT_ONCE = 16
@@ -112,7 +113,7 @@ class _Search:
             return
         _, chosen = self._solve(pool, known, goal)
         if chosen is not None:
-            self._keep(*chosen)
+            self._keep(pool, *chosen)
 
     def _linear(self, pool: ColumnPool, goal: str) -> None:
         """gpus, cost, throughput: the optimum of the fleet program."""
@@ -148,10 +149,10 @@ class _Search:
                 self._price(pool, unknown, goal)
                 continue
             if outcome.status is not Status.OPTIMAL:
-                self._keep(*chosen)
+                self._keep(pool, *chosen)
                 self.limits.poll()
                 raise Interrupted("time")
-            return outcome, place(self.problem, entries, patterns)
+            return outcome, place(pool.problem, pool.chunks, entries, patterns)
 
     def _nothing_fits(self, pool: ColumnPool) -> None:
         """Infeasible over an incomplete pool proves nothing unless GPUs pooled fail."""
@@ -229,7 +230,9 @@ class _Search:
             if not unknown:
                 break
             self._price(pool, unknown, "tpot")
-        self._keep_fleet(place(self.problem, entries, patterns), final=True)
+        self._keep_fleet(
+            place(pool.problem, pool.chunks, entries, patterns), final=True
+        )
         attained = self.values[len(self.bounds)]
         if attained != value:
             raise SolverFailure(f"TPOT {attained} attained under the least cap {value}")
@@ -310,9 +313,13 @@ class _Search:
         ]
         return outcome, (chosen, program.used_patterns(outcome))
 
-    def _keep(self, entries: list[Entry], patterns: UsedPatterns) -> None:
+    def _keep(
+        self, pool: ColumnPool, entries: list[Entry], patterns: UsedPatterns
+    ) -> None:
         if not _unknown(entries):
-            self._keep_fleet(place(self.problem, entries, patterns), final=False)
+            self._keep_fleet(
+                place(pool.problem, pool.chunks, entries, patterns), final=False
+            )
 
     def _keep_fleet(self, fleet: Fleet, final: bool) -> None:
         """Keep a plan when it is better, or when a goal has just been settled."""
@@ -334,14 +341,18 @@ class _Search:
         if len(bounds) < goals:
             bounds.append(self.open_bound)
         bounds += [None] * (goals - len(bounds))
-        return SearchOutcome(
+        known = SearchOutcome(
             status,
             stopped_by,
-            self.fleet if has_plan else None,
-            self.values if has_plan else (),
-            tuple(bounds) if status is not Status.INFEASIBLE else (),
-            tuple(self.trajectory),
-            dict(self.sizes),
+            None,
+            bounds=tuple(bounds) if status is not Status.INFEASIBLE else (),
+        )
+        if has_plan and self.fleet is not None:
+            known = verified(
+                "default", self.problem, self.fleet, status, stopped_by, known.bounds
+            )
+        return replace(
+            known, trajectory=tuple(self.trajectory), model_size=dict(self.sizes)
         )
 
 

@@ -11,7 +11,12 @@ from shardwright.formulations.cpsat.variables import Program
 from shardwright.problem import Fleet, Problem
 from shardwright.schema.errors import SolverFailure
 from shardwright.schema.result import Status, StoppedBy
-from shardwright.search.base import SearchLimits, SearchOutcome, require_goals
+from shardwright.search.base import (
+    SearchLimits,
+    SearchOutcome,
+    require_goals,
+    require_single_islands,
+)
 from shardwright.search.goals import ALL_GOALS, MAXIMISED, fleet_values
 from shardwright.search.verify import verified
 
@@ -32,6 +37,7 @@ class DirectSolver:
     def solve(self, problem: Problem, limits: SearchLimits) -> SearchOutcome:
         """Lexicographic goals; each later one among the optima of the earlier."""
         require_goals(self.name, problem, ALL_GOALS)
+        require_single_islands(self.name, problem)
         program = direct.build(problem) if problem.points else None
         if program is None:
             return SearchOutcome(Status.INFEASIBLE, "proof", None)

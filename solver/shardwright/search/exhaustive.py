@@ -30,6 +30,7 @@ from shardwright.search.base import (
     SearchLimits,
     SearchOutcome,
     require_goals,
+    require_single_islands,
 )
 from shardwright.search.goals import ALL_GOALS, sense
 from shardwright.search.packing import (
@@ -148,7 +149,7 @@ class DesignSearch:
             if u.gpus <= room
             and used[u.gpu_class] + u.gpus
             <= self.problem.classes[u.gpu_class].free_gpus
-            and (not tied or u.tp == units[stages[0].unit].tp)
+            and (not tied or u.shape == units[stages[0].unit].shape)
         ]
 
     def _columns_of(
@@ -294,7 +295,9 @@ class FleetSearch:
         islands = name_islands(self.problem, [c.segments for c in self.chosen])
         assert islands is not None, "the states said that it packs"
         pairs = zip(self.chosen, islands, strict=True)
-        return Fleet(tuple(PlacedReplica(c.design, i) for c, i in pairs))
+        return Fleet(
+            tuple(PlacedReplica(c.design, tuple((v,) for v in i)) for c, i in pairs)
+        )
 
 
 @dataclass(frozen=True)
@@ -306,6 +309,7 @@ class ExhaustiveSolver:
     def solve(self, problem: Problem, limits: SearchLimits) -> SearchOutcome:
         """The lexicographic optimum of a tiny problem, or that there is none."""
         require_goals(self.name, problem, ALL_GOALS)
+        require_single_islands(self.name, problem)
         yard = Yard(problem)
         designs = Count("designs", MAX_DESIGNS, limits)
         fleets = Count("fleets", MAX_FLEETS, limits)

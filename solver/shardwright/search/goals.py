@@ -66,12 +66,14 @@ def _packed(problem: Problem, fleet: Fleet) -> bool:
     used = [0] * len(problem.islands)
     for replica in fleet.replicas:
         runs = replica.design.segment_runs()
-        for island, run in zip(replica.islands, runs, strict=True):
-            for i in run:
-                unit = problem.units[replica.design.stages[i].unit]
-                if unit.gpu_class != problem.islands[island].gpu_class:
+        for islands, run in zip(replica.islands, runs, strict=True):
+            units = [problem.units[replica.design.stages[i].unit] for i in run]
+            if any(unit.islands != len(set(islands)) for unit in units):
+                return False
+            for island in islands:
+                if any(u.gpu_class != problem.islands[island].gpu_class for u in units):
                     return False
-                used[island] += unit.gpus
+                used[island] += sum(u.shape.gpus_per_island for u in units)
     return all(
         u <= island.free for u, island in zip(used, problem.islands, strict=True)
     )

@@ -28,6 +28,7 @@ from shardwright.search.base import (
     SearchLimits,
     SearchOutcome,
     require_goals,
+    require_single_islands,
 )
 from shardwright.search.goals import (
     ALL_GOALS,
@@ -77,12 +78,13 @@ class _Ground:
         crossings = crossings_of(islands)
         borders = zip(islands[1:], crossings, strict=True)
         homes = [islands[0], *(island for island, crosses in borders if crosses)]
-        return PlacedReplica(Design(kind.point, tuple(stages), crossings), tuple(homes))
+        design = Design(kind.point, tuple(stages), crossings)
+        return PlacedReplica(design, tuple((island,) for island in homes))
 
     def give_back(self, replica: PlacedReplica) -> None:
         """Free the GPUs of a replica."""
         runs = replica.design.segment_runs()
-        for island, run in zip(replica.islands, runs, strict=True):
+        for (island,), run in zip(replica.islands, runs, strict=True):
             unit = self.problem.units[replica.design.stages[run[0]].unit]
             self.free[island] += unit.gpus * len(run)
 
@@ -112,6 +114,7 @@ class GreedySolver:
     def solve(self, problem: Problem, limits: SearchLimits) -> SearchOutcome:
         """A fleet that keeps every rule, or UNKNOWN."""
         require_goals(self.name, problem, ALL_GOALS)
+        require_single_islands(self.name, problem)
         best: _Filling | None = None
         ranked: list[_Kind] = []
         stopped: StoppedBy = "gap"

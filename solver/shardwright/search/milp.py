@@ -23,7 +23,12 @@ from shardwright.formulations.shape import Needs, Shape
 from shardwright.problem import Fleet, Problem
 from shardwright.schema.errors import SolverFailure
 from shardwright.schema.result import Status, StoppedBy
-from shardwright.search.base import SearchLimits, SearchOutcome, require_goals
+from shardwright.search.base import (
+    SearchLimits,
+    SearchOutcome,
+    require_goals,
+    require_single_islands,
+)
 from shardwright.search.goals import ALL_GOALS, fleet_fits, fleet_values, sense
 from shardwright.search.verify import verified
 
@@ -168,6 +173,7 @@ class MilpSolver:
     def solve(self, problem: Problem, limits: SearchLimits) -> SearchOutcome:
         """Lexicographic goals; each later one among the optima of the earlier."""
         require_goals(self.name, problem, ALL_GOALS)
+        require_single_islands(self.name, problem)
         shape = Shape(problem, StageTables(problem))
         if not problem.points or not shape.slots:
             return SearchOutcome(Status.INFEASIBLE, "proof", None)

@@ -24,7 +24,10 @@ def well_formed(problem: Problem, design: Design) -> bool:
         and all(s.start == b < s.end for s, b in zip(stages, starts, strict=False))
         and len(stages) in problem.stage_counts(design.point)
         and (split is None or split == tuple(s.end - s.start for s in stages))
-        and (not problem.rules.equal_shape_per_stage or len({u.tp for u in units}) == 1)
+        and (
+            not problem.rules.equal_shape_per_stage
+            or len({u.shape for u in units}) == 1
+        )
         and len(design.crossings) == len(stages) - 1
         and all(
             cross or a == b

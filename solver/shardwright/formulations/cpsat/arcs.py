@@ -99,6 +99,8 @@ class ReplicaArcs:
         layers, split = self.problem.layers, self.problem.bounds.split
         if split is None:
             return [(i, j) for i in range(layers) for j in range(i + 1, layers + 1)]
+        if sum(split) != layers:
+            return []
         return list(pairwise(accumulate(split, initial=0)))
 
     def _tpot_cap(self) -> int | None:
@@ -171,11 +173,11 @@ class ReplicaArcs:
     def _equal_shape(self, model: CpModel, arcs: list[Arc], x: list[Any]) -> None:
         """equal_shape_per_stage: x_arc <= z_tp, sum of z = 1."""
         units = self.problem.units
-        shapes = sorted({units[u].tp for _, u in self.options})
-        z = {tp: model.new_bool_var(f"z{tp}") for tp in shapes}
+        shapes = sorted({units[u].shape for _, u in self.options})
+        z = {s: model.new_bool_var(f"z{i}") for i, s in enumerate(shapes)}
         model.add_exactly_one(z.values())
         for arc, var in zip(arcs, x, strict=True):
-            model.add_implication(var, z[units[arc.unit].tp])
+            model.add_implication(var, z[units[arc.unit].shape])
 
     def _times(
         self, model: CpModel, arcs: list[Arc], x: list[Any], v: dict[str, Any]

@@ -68,16 +68,18 @@ def gpu_used_once(p: Program) -> None:
 
 
 def equal_shape_per_stage(p: Program) -> None:
-    """sum of x of degree t over the arcs that hold layer l = y_t; sum_t y_t = a."""
+    """sum of x of shape t over the arcs that hold layer l = y_t; sum_t y_t = a."""
     for s in p.slots:
         if not p.problem.rules.equal_shape_per_stage:
             p.model.add_bool_and([~y for y in s.shape.values()])
             continue
         p.model.add(weighted(s.shape.values(), [1] * len(s.shape)) == s.active)
         for layer in range(p.problem.layers):
-            for tp, y in s.shape.items():
+            for shape, y in s.shape.items():
                 arcs = [
-                    a for a in s.covering(layer) if p.problem.units[a.unit].tp == tp
+                    a
+                    for a in s.covering(layer)
+                    if p.problem.units[a.unit].shape == shape
                 ]
                 _equal_sums(p, s.literals(arcs), [y])
 

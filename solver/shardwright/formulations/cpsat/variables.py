@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from shardwright.cost.shape import StageShape
 from shardwright.formulations.ranges import StageTables
 from shardwright.formulations.shape import Arc, Hop, Shape
 from shardwright.problem import Problem
@@ -32,7 +33,7 @@ class Slot:
     point: tuple[IntVar, ...]
     arcs: dict[Arc, IntVar]
     hops: dict[Hop, IntVar]
-    shape: dict[int, IntVar]
+    shape: dict[StageShape, IntVar]
     bottleneck: IntVar
     tpot: IntVar
     longest_prefill: IntVar
@@ -136,14 +137,14 @@ def declare(model: CpModel, problem: Problem) -> Program | None:
 
 def _slot(model: CpModel, shape: Shape, r: int) -> Slot:
     tpot, prefill = shape.tpot_ceiling_ns, shape.prefill_ceiling_ns
-    degrees = sorted({shape.problem.units[a.unit].tp for a in shape.arcs})
+    shapes = sorted({shape.problem.units[a.unit].shape for a in shape.arcs})
     points = range(len(shape.problem.points))
     return Slot(
         model.new_bool_var(f"active_{r}"),
         tuple(model.new_bool_var(f"point_{r}_{o}") for o in points),
         {arc: model.new_bool_var(_name("arc", r, arc)) for arc in shape.arcs},
         {hop: model.new_bool_var(_name("hop", r, hop)) for hop in shape.hops},
-        {tp: model.new_bool_var(f"tp_{r}_{tp}") for tp in degrees},
+        {s: model.new_bool_var(f"shape_{r}_{i}") for i, s in enumerate(shapes)},
         model.new_int_var(0, tpot, f"bottleneck_{r}"),
         model.new_int_var(0, tpot, f"tpot_{r}"),
         model.new_int_var(0, prefill, f"longest_prefill_{r}"),

@@ -213,15 +213,18 @@ def stage_counts(p: _Pricing) -> None:
 
 
 def equal_shape_per_stage(p: _Pricing) -> None:
-    """sum of x of degree t over the stages that hold layer l = y_t; sum_t y_t = 1."""
+    """sum of x of shape t over the stages that hold layer l = y_t; sum_t y_t = 1."""
     if not p.problem.rules.equal_shape_per_stage:
         return
     units = p.problem.units
-    shapes = {tp: p.binary(f"tp_{tp}") for tp in sorted({u.tp for u in units})}
+    kinds = sorted({u.shape for u in units})
+    shapes = {s: p.binary(f"shape_{i}") for i, s in enumerate(kinds)}
     p.equal([(y, 1) for y in shapes.values()], 1, "equal_shape_per_stage")
     for layer in range(p.problem.layers):
-        for tp, y in shapes.items():
-            same = [(x, 1.0) for s, x in p.covering(layer) if units[s.unit].tp == tp]
+        for shape, y in shapes.items():
+            same = [
+                (x, 1.0) for s, x in p.covering(layer) if units[s.unit].shape == shape
+            ]
             p.equal([*same, (y, -1)], 0, "equal_shape_per_stage")
 
 

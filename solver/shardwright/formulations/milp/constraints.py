@@ -74,18 +74,18 @@ def _used_on(p: Program, island: int) -> Terms:
 
 
 def equal_shape_per_stage(p: Program) -> None:
-    """sum of x of degree t over the arcs that hold layer l = y_t; sum_t y_t = a."""
+    """sum of x of shape t over the arcs that hold layer l = y_t; sum_t y_t = a."""
     if not p.problem.rules.equal_shape_per_stage:
         return
     for s in p.slots:
         shapes: Terms = [(y, 1) for y in s.shape.values()]
         p.equal([*shapes, (s.active, -1)], 0, "equal_shape_per_stage")
         for layer in range(p.problem.layers):
-            for tp, y in s.shape.items():
+            for shape, y in s.shape.items():
                 terms: Terms = [
                     (x, 1)
                     for _, arc, x in s.arcs()
-                    if arc.covers(layer) and p.gpus(arc) == tp
+                    if arc.covers(layer) and p.shape_of(arc) == shape
                 ]
                 p.equal([*terms, (y, -1)], 0, "equal_shape_per_stage")
 

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from shardwright.cost.shape import StageShape
 from shardwright.formulations.milp.rows import Rows, Terms, minimisation
 from shardwright.formulations.milp.steps import Steps
 from shardwright.formulations.ranges import Cube, StageTables
@@ -52,7 +53,7 @@ class Slot:
 
     active: Any
     at: tuple[SlotAtPoint, ...]
-    shape: dict[int, Any]
+    shape: dict[StageShape, Any]
     wait: Any
     rate: Any
 
@@ -80,6 +81,10 @@ class Program(Rows):
     def gpus(self, arc: Arc) -> int:
         """GPUs of an arc."""
         return self.problem.units[arc.unit].gpus
+
+    def shape_of(self, arc: Arc) -> StageShape:
+        """Parallel shape of an arc's unit."""
+        return self.problem.units[arc.unit].shape
 
     def used_gpus(self, slot: Slot) -> Terms:
         """GPUs of a slot."""
@@ -126,12 +131,12 @@ def declare(problem: Problem, steps: Steps) -> Program | None:
 
 def _slot(program: Program, r: int) -> Slot:
     shape = program.shape
-    degrees = sorted({program.problem.units[a.unit].tp for a in shape.arcs})
+    shapes = sorted({program.problem.units[a.unit].shape for a in shape.arcs})
     points = range(len(program.problem.points))
     return Slot(
         program.binary(f"active_{r}"),
         tuple(_at_point(program, r, o) for o in points),
-        {tp: program.binary(f"tp_{r}_{tp}") for tp in degrees},
+        {s: program.binary(f"shape_{r}_{i}") for i, s in enumerate(shapes)},
         program.number(f"wait_{r}", shape.tpot_ceiling_ns),
         program.number(f"rate_{r}", shape.rate_ceiling()),
     )

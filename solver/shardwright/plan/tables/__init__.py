@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from shardwright.plan.groups import has_experts
 from shardwright.plan.tables.asked import inputs_table, parallelism_table
 from shardwright.plan.tables.balance import balance_table
 from shardwright.plan.tables.communication import communication_table
 from shardwright.plan.tables.compliance import compliance_table
+from shardwright.plan.tables.experts import experts_table
 from shardwright.plan.tables.failures import failures_table
 from shardwright.plan.tables.gpus import gpus_table, idle_table, modules_table
 from shardwright.plan.tables.memory import kv_table, memory_table, strategies_table
@@ -32,6 +34,7 @@ TABLES: dict[str, Callable[[PlanView], str]] = {
     "inputs": inputs_table,
     "parallelism": parallelism_table,
     "modules": modules_table,
+    "experts": experts_table,
     "kv": kv_table,
     "time": time_table,
     "strategies": strategies_table,
@@ -59,6 +62,8 @@ def names(view: PlanView) -> list[str]:
         missing.add("idle")
     if view.report is None:
         missing.add("compliance")
+    if not any(has_experts(group.replica.stages) for group in view.groups):
+        missing.add("experts")
     return [name for name in TABLES if name not in missing]
 
 

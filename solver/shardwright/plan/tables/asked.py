@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 from shardwright.cost.memory import ONLY, stage_weight_bytes
-from shardwright.plan.groups import degrees, replica_words, split
+from shardwright.cost.shape import StageShape
+from shardwright.ingest.parameters import parameter_counts
+from shardwright.plan.groups import (
+    ReplicaGroup,
+    degrees,
+    has_experts,
+    replica_words,
+    split,
+)
 from shardwright.plan.tables.text import (
     amount,
     gb,
@@ -14,7 +22,9 @@ from shardwright.plan.tables.text import (
     titled,
 )
 from shardwright.plan.view import PlanView
+from shardwright.problem import mixtures
 from shardwright.schema.instance import Instance
+from shardwright.schema.model import MlaAttention, ModelSpec
 from shardwright.schema.workload import Lengths
 
 
@@ -50,20 +60,23 @@ def _model(view: PlanView) -> list[tuple[str, str]]:
     model, memory = view.instance.model, view.anatomy.memory
     precision = view.instance.precision
     rest = stage_weight_bytes(model, precision, 1, ONLY)
-    weights, _ = memory.layer_bytes(1, 0, len(model.layers), 1)
+    weights, _ = memory.layer_bytes(StageShape.dense(1), 0, len(model.layers), 1)
     kinds = ", ".join(
         f"{n} x {model.layer_kinds[k].name}"
         for k, n in memory.kind_counts(0, len(model.layers)).items()
     )
     attention = next((k.attention for k in model.layer_kinds if k.attention), None)
     heads = "-"
-    if attention is not None:
+    if isinstance(attention, MlaAttention):
+        heads = f"{attention.heads} (latent of {attention.latent_width} per token)"
+    elif attention is not None:
         heads = f"{attention.heads} ({attention.kv_heads} KV heads)"
     return [
         ("model", model.name),
         ("layers", f"{len(model.layers)} ({kinds})"),
         ("hidden, heads", f"{number(model.hidden)}, {heads}"),
         ("vocabulary", number(model.vocabulary)),
+        *_experts(model),
         (
             "weights of layers",
             f"{gb(weights)} GB in {precision.weights}, "
@@ -71,6 +84,21 @@ def _model(view: PlanView) -> list[tuple[str, str]]:
         ),
         ("weights in all", f"{gb(weights + rest)} GB with embedding and LM head"),
     ]
+
+
+def _experts(model: ModelSpec) -> list[tuple[str, str]]:
+    """Experts of every mixture, and parameters in all and per token."""
+    mixed = {(e.experts, e.top_k, e.shared_experts): e for e in mixtures(model)}
+    if not mixed:
+        return []
+    words = ", ".join(
+        f"{experts} per layer, top-{top_k} of width {number(e.intermediate)}"
+        + (f" and {amount(shared, 'shared expert')}" if shared else "")
+        for (experts, top_k, shared), e in mixed.items()
+    )
+    counts = parameter_counts(model)
+    total, active = (f"{n / 1e9:,.2f}B" for n in (counts.total, counts.active))
+    return [("experts", words), ("parameters", f"{total}, {active} active per token")]
 
 
 def _work(instance: Instance) -> list[tuple[str, str]]:
@@ -103,12 +131,15 @@ def parallelism_table(view: PlanView) -> str:
     """Degrees and runtime parameters of every distinct replica."""
     blocks = []
     for group in view.groups:
-        point = group.replica.operating_point
+        point, stages = group.replica.operating_point, group.replica.stages
         blocks.append(
             pairs(
                 [
-                    ("replicas (DP)", f"{len(group.indices)}: number {group.label}"),
-                    ("degrees", degrees(group.replica)),
+                    (
+                        "replicas" if has_experts(stages) else "replicas (DP)",
+                        f"{len(group.indices)}: number {group.label}",
+                    ),
+                    *_degrees(group),
                     ("GPUs", replica_words(group.replica)),
                     ("layers per stage", split(group.replica)),
                     ("max sequences", number(point.sequences)),
@@ -129,6 +160,26 @@ def parallelism_table(view: PlanView) -> str:
         ]
     )
     return titled("Parallelism and runtime parameters", *blocks, settings)
+
+
+def _degrees(group: ReplicaGroup) -> list[tuple[str, str]]:
+    """Degrees in one line; with experts also what each of them is."""
+    stages = group.replica.stages
+    rows = [("degrees", degrees(group.replica))]
+    if not has_experts(stages):
+        return rows
+    names = {
+        "tp": "attention TP",
+        "attn_dp": "attention DP",
+        "ep": "expert parallel",
+        "moe_tp": "MoE-TP",
+    }
+    rows += [
+        (name, "+".join(dict.fromkeys(str(getattr(s.shape, field)) for s in stages)))
+        for field, name in names.items()
+    ]
+    slots = "+".join(dict.fromkeys(str(s.expert_slots) for s in stages))
+    return [*rows, ("experts per GPU", f"{slots} of every MoE layer")]
 
 
 def _precision(instance: Instance) -> str:

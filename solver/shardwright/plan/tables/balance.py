@@ -11,12 +11,14 @@ from shardwright.plan.balance import (
     flush_bubble,
     memory_imbalance,
 )
+from shardwright.plan.experts import balance
 from shardwright.plan.groups import ReplicaGroup, merged
 from shardwright.plan.tables.text import (
     Cell,
     gb,
     grid,
     ms,
+    number,
     percent,
     signed_percent,
     titled,
@@ -57,6 +59,7 @@ def balance_table(view: PlanView) -> str:
         grid(_STAGE_HEADERS, stages, "llrrrrrr"),
         grid(_REPLICA_HEADERS, replicas, "lrrrrr"),
         _limits(view),
+        _experts(view),
     )
 
 
@@ -92,6 +95,20 @@ def _replica_row(anatomy: Anatomy, group: ReplicaGroup) -> list[Cell]:
         percent(flush_bubble(replica)),
         percent(share),
     ]
+
+
+def _experts(view: PlanView) -> str:
+    """Balance inside a stage, where its GPUs have different experts."""
+    lines = []
+    for group in view.groups:
+        stages = [s for s in group.replica.stages if s.expert_slots]
+        if stages:
+            worst = max(balance(view.instance, view.document, s) for s in stages)
+            lines.append(
+                f"Experts, replica {group.label}: the busiest GPU has "
+                f"{number(worst, 3)} times the mean GPU's tokens"
+            )
+    return "\n".join(lines)
 
 
 def _limits(view: PlanView) -> str:

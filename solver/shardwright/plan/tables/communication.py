@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from shardwright.plan.communication import Exchange, exchanges, pass_totals
+from shardwright.plan.communication import exchanges, pass_totals
 from shardwright.plan.groups import ReplicaGroup, merged
 from shardwright.plan.tables.text import (
     Cell,
@@ -16,8 +16,10 @@ from shardwright.plan.tables.text import (
     titled,
     us,
 )
+from shardwright.plan.transfers import Exchange
 from shardwright.plan.view import PlanView
 
+_BESIDE = "across islands"
 _HEADERS = (
     "\nstage",
     "\ntransfer",
@@ -48,7 +50,7 @@ def _block(view: PlanView, group: ReplicaGroup) -> str:
     head = (
         f"replica {group.label}: {loads.decode.sequences} sequences decode beside "
         f"{number(loads.decode.prompt_tokens)} prompt tokens; a prefill pass has "
-        f"{number(loads.prefill.prompt_tokens)}"
+        f"{number(loads.prefill.prompt_tokens)}" + _spread(group)
     )
     if not found:
         return f"{head}\n\nOne GPU: nothing is sent."
@@ -62,14 +64,36 @@ def _block(view: PlanView, group: ReplicaGroup) -> str:
     share = totals.decode_ns / view.anatomy.loop_ns(replica)
     return (
         f"{head}\n\n{grid(_HEADERS, rows, 'lllrrrrrrrr')}\n\n"
-        f"Share of a pass: {percent(share)}"
+        f"Share of a pass: {percent(share)}" + _notes(found)
     )
+
+
+def _spread(group: ReplicaGroup) -> str:
+    """How many attention ranks share the load, where there are several."""
+    ranks = {stage.shape.attn_dp for stage in group.replica.stages}
+    if ranks == {1}:
+        return ""
+    words = " or ".join(map(str, sorted(ranks)))
+    return f"\nShared by {words} attention ranks; a lone prompt's chunk lies on one."
+
+
+def _notes(found: list[Exchange]) -> str:
+    """How to read rows that are not all-reduces."""
+    notes = []
+    if any(x.operation == "all-to-all" for x in found):
+        notes.append("All-to-all: MB that one GPU sends.")
+    if any(x.operation == _BESIDE for x in found):
+        notes.append("Inside and across islands at once; the slower one is the time.")
+    return "\n" + " ".join(notes) if notes else ""
 
 
 def _cells(x: Exchange) -> list[Cell]:
     operation = "" if x.operation in ("hop", "return") else f"{x.operation} "
+    if x.operation == _BESIDE:
+        operation = "- across: "
+    words = f"{operation}{x.what}"
     return [
-        f"{operation}{x.what}",
+        short(words.rstrip(), 20),
         short(x.link, 8),
         figures(x.gbyte_per_s) if x.gbyte_per_s else "-",
         str(x.decode.count),
@@ -83,4 +107,6 @@ def _transfer(x: Exchange, *, prefill: bool) -> list[Cell]:
     if not made.count:
         return ["-", "-", "-"]
     size = "-" if made.bytes_each is None else mb(made.bytes_each)
+    if x.operation == _BESIDE:
+        return [size, "-", "-"]
     return [size, us(made.each_ns), ms(made.total_ns, 3)]

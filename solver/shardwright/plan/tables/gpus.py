@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from shardwright.plan.groups import ranges
+from shardwright.plan.groups import has_experts, ranges, shape_words
+from shardwright.plan.tables.experts import experts_matrix
 from shardwright.plan.tables.text import (
-    WIDTH,
     Cell,
     amount,
+    fitted,
     gb,
     grid,
     percent,
@@ -36,31 +37,17 @@ _HEADERS = (
 )
 
 
+_ALIGN = "lrrrrlrrrrrrl"
+
+
 def gpus_table(view: PlanView) -> str:
     """One row per GPU in use."""
-    rows = [
-        row
-        for index, replica in enumerate(view.document.replicas())
-        for row in _replica_rows(index, replica)
-    ]
-    return titled(
-        "GPU assignment (layers are half-open, GB is 1e9 bytes)", _fitted(rows)
-    )
-
-
-def _fitted(rows: list[list[Cell]]) -> str:
-    """The matrix; names of nodes are cut as far as its width needs."""
-    text = _matrix(rows, _NODE_WIDTH)
-    over = max(map(len, text.splitlines())) - WIDTH
-    return text if over <= 0 else _matrix(rows, max(6, _NODE_WIDTH - over))
-
-
-_NODE_WIDTH = 24
-
-
-def _matrix(rows: list[list[Cell]], width: int) -> str:
-    cut = [[short(node, width), *cells] for node, *cells in rows]
-    return grid(_HEADERS, cut, "lrrrrlrrrrrrl")
+    title = "GPU assignment (layers are half-open, GB is 1e9 bytes)"
+    replicas = view.document.replicas()
+    if any(has_experts(replica.stages) for replica in replicas):
+        return experts_matrix(view, title)
+    rows = [row for i, r in enumerate(replicas) for row in _replica_rows(i, r)]
+    return titled(title, fitted(_HEADERS, rows, _ALIGN))
 
 
 def _replica_rows(index: int, replica: Replica) -> Iterator[list[Cell]]:
@@ -91,16 +78,25 @@ def interval(stage: Stage) -> str:
 
 
 def gpu_names(stage: Stage) -> str:
-    """GPUs of a stage: node-0: 0-3."""
-    node = stage.gpus[0].node
-    return f"{short(node, 20)}: {ranges(gpu.gpu for gpu in stage.gpus)}"
+    """GPUs of a stage: node-0: 0-3, or node-0 to node-3 (4 nodes): 0-7."""
+    nodes: dict[str, list[int]] = {}
+    for gpu in stage.gpus:
+        nodes.setdefault(gpu.node, []).append(gpu.gpu)
+    names = list(nodes)
+    words = short(names[0], 20 if len(names) == 1 else 10)
+    if len(names) > 1:
+        words += f" to {short(names[-1], 10)} ({len(names)} nodes)"
+    found = dict.fromkeys(ranges(gpus) for gpus in nodes.values())
+    return f"{words}: {' or '.join(found)}"
 
 
 def modules_table(view: PlanView) -> str:
     """How the model is divided: layers and weights of every stage."""
     blocks = []
     for group in view.groups:
-        total = sum(s.memory_bytes.weights * s.shape.tp for s in group.replica.stages)
+        stages = group.replica.stages
+        total = sum(s.memory_bytes.weights * len(s.gpus) for s in stages)
+        shaped = has_experts(stages)
         rows = [
             [
                 str(i),
@@ -108,12 +104,12 @@ def modules_table(view: PlanView) -> str:
                 stage.gpu_type,
                 interval(stage),
                 str(stage.layers[1] - stage.layers[0]),
-                gb(stage.memory_bytes.weights * stage.shape.tp),
-                percent(stage.memory_bytes.weights * stage.shape.tp / total),
-                str(stage.shape.tp),
+                gb(stage.memory_bytes.weights * len(stage.gpus)),
+                percent(stage.memory_bytes.weights * len(stage.gpus) / total),
+                shape_words([stage]) if shaped else str(stage.shape.tp),
                 gb(stage.memory_bytes.weights),
             ]
-            for i, stage in enumerate(group.replica.stages)
+            for i, stage in enumerate(stages)
         ]
         headers = [
             "stage",
@@ -123,11 +119,13 @@ def modules_table(view: PlanView) -> str:
             "count",
             "weights\nGB",
             "share",
-            "TP",
+            "shape" if shaped else "TP",
             "GB per\nGPU",
         ]
-        head = f"replica {group.label}: {gb(total)} GB of weights"
-        blocks.append(f"{head}\n\n{grid(headers, rows, 'rlllrrrrr')}")
+        copies = ", copies on attention ranks included" if shaped else ""
+        head = f"replica {group.label}: {gb(total)} GB of weights{copies}"
+        align = "rlllrrrlr" if shaped else "rlllrrrrr"
+        blocks.append(f"{head}\n\n{grid(headers, rows, align)}")
     return titled("Division of the model (GPUs of the first replica named)", *blocks)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from shardwright.plan.anatomy import Anatomy
-from shardwright.plan.groups import ReplicaGroup, merged
+from shardwright.plan.groups import ReplicaGroup, has_experts, merged
 from shardwright.plan.kv import kv_room
 from shardwright.plan.strategies import Strategy, strategies
 from shardwright.plan.tables.text import (
@@ -114,10 +114,16 @@ def strategies_table(view: PlanView) -> str:
     """Memory of every equal shape on the GPUs of the first replica."""
     first = view.groups[0].replica
     point = first.operating_point
-    rows = [_strategy_cells(s) for s in strategies(view.anatomy, first)]
+    degrees = {"TP": "tp"}
+    if has_experts(first.stages):
+        degrees |= {"DP": "attn_dp", "EP": "ep", "MoE-\nTP": "moe_tp"}
+    rows = [
+        _strategy_cells(s, list(degrees.values()))
+        for s in strategies(view.anatomy, first)
+    ]
     headers = [
         "type",
-        "TP",
+        *degrees,
         "PP",
         "GPUs",
         "weights\nGB",
@@ -129,16 +135,16 @@ def strategies_table(view: PlanView) -> str:
     return titled(
         f"Memory by strategy, fullest GPU, {amount(point.sequences, 'sequence')}, "
         f"prefill chunk {number(point.prefill_chunk_tokens)}",
-        grid(headers, rows, "lrrrrrrlr"),
+        grid(headers, rows, f"l{'r' * len(degrees)}rrrrrlr"),
     )
 
 
-def _strategy_cells(s: Strategy) -> list[Cell]:
+def _strategy_cells(s: Strategy, degrees: list[str]) -> list[Cell]:
     return [
         s.gpu_type,
-        str(s.tp),
+        *(str(getattr(s.shape, field)) for field in degrees),
         str(s.pp),
-        str(s.tp * s.pp),
+        str(s.shape.gpus * s.pp),
         gb(s.peak.weights),
         gb(s.peak.total()),
         gb(s.usable_bytes),

@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 from shardwright.plan.balance import all_stages
-from shardwright.plan.groups import ReplicaGroup, degrees, ranges, replica_words, split
+from shardwright.plan.groups import (
+    ReplicaGroup,
+    degrees,
+    has_experts,
+    ranges,
+    replica_words,
+    split,
+)
 from shardwright.plan.tables.serving import rate_sentence
 from shardwright.plan.tables.text import (
     Cell,
@@ -42,10 +49,13 @@ def headline(view: PlanView) -> str:
 
 
 def plan_degrees(view: PlanView) -> str:
-    """TP8 PP1 DP1, or the parts of a plan of several designs."""
+    """TP8 PP1 DP1, TP1 DP16 EP16 PP1 x 4, or the parts of several designs."""
     if len(view.groups) == 1:
         (group,) = view.groups
-        return f"{degrees(group.replica)} DP{len(group.indices)}"
+        count, words = len(group.indices), degrees(group.replica)
+        # DP is a degree of attention where there are experts
+        experts = has_experts(group.replica.stages)
+        return f"{words} x {count}" if experts else f"{words} DP{count}"
     if len(view.groups) > _MOST_PARTS:
         count = len(view.document.replicas())
         return f"{count} replicas of {len(view.groups)} designs"
@@ -60,7 +70,10 @@ def _part(group: ReplicaGroup, several_types: bool) -> str:
     """2 x TP4 PP1, with the GPU types where a plan uses several."""
     types = "+".join(dict.fromkeys(s.gpu_type for s in group.replica.stages))
     where = f" ({types})" if several_types else ""
-    return f"{len(group.indices)} x {degrees(group.replica)}{where}"
+    count, words = len(group.indices), degrees(group.replica)
+    if has_experts(group.replica.stages):
+        return f"{words} x {count}{where}"
+    return f"{count} x {words}{where}"
 
 
 def proof(result: Result) -> str:
@@ -92,8 +105,11 @@ def _replica_line(group: ReplicaGroup) -> str:
     several, each = ("replicas", " each") if len(group.indices) > 1 else ("replica", "")
     q = point.micro_batches
     batches = f"{q} micro-batch{'es' if q > 1 else ''} of {point.micro_batch_sequences}"
+    slots = max(stage.expert_slots for stage in replica.stages)
+    experts = f", {amount(slots, 'expert')} per GPU and layer" if slots else ""
     words = (
-        f"{replica_words(replica)}{each}, {degrees(replica)}, layers {split(replica)}; "
+        f"{replica_words(replica)}{each}, {degrees(replica)}{experts}, "
+        f"layers {split(replica)}; "
         f"{amount(point.sequences, 'sequence')} in {batches}, prefill chunk "
         f"{number(point.prefill_chunk_tokens)}"
     )
@@ -174,6 +190,8 @@ _BINDING = ("ns", "mtok/s", "B", "share", "micro-USD/h")
 def _launch_facts(view: PlanView) -> list[str]:
     able = [v.engine for v in view.engines if v.launchable]
     facts = [f"Launchable with {', '.join(able)}"] if able else []
+    if view.document.expert_map and "vllm" in able:
+        facts.append("vllm takes no expert map: its EPLB makes its own at run time")
     reasons: dict[str, list[str]] = {}
     for verdict in view.engines:
         for rule in dict.fromkeys(o.rule for o in verdict.obstacles):

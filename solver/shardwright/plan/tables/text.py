@@ -36,6 +36,21 @@ def grid(headers: Sequence[str], rows: Sequence[Sequence[Cell]], align: str) -> 
     return "\n".join(line.rstrip() for line in text.splitlines())
 
 
+def fitted(headers: Sequence[str], rows: Sequence[Sequence[Cell]], align: str) -> str:
+    """A table whose first column, a name, is cut as far as the width needs."""
+
+    def matrix(width: int) -> str:
+        cut = [[short(name, width), *cells] for name, *cells in rows]
+        return grid(headers, cut, align)
+
+    text = matrix(_NAME_WIDTH)
+    over = max(map(len, text.splitlines())) - WIDTH
+    return text if over <= 0 else matrix(max(6, _NAME_WIDTH - over))
+
+
+_NAME_WIDTH = 24
+
+
 def pairs(rows: Sequence[tuple[str, str]]) -> str:
     """Names and values in two columns without rules."""
     width = max(len(name) for name, _ in rows)

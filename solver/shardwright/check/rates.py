@@ -1,0 +1,86 @@
+"""Speeds of a GPU type, in bytes and FLOPs per second (docs/cost-model.md, section 4).
+
+Everything is exact; a format without a figure is refused, never guessed.
+"""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+from shardwright.check.exact import exact, us_in_s
+from shardwright.check.stage import StageView
+from shardwright.schema.cluster import GpuSpec
+from shardwright.schema.errors import FieldError, InvalidInstance
+
+
+def hbm_rate(spec: GpuSpec) -> Fraction:
+    """BW·e_hbm."""
+    return _hbm(spec) * exact(spec.calibration.hbm_efficiency)
+
+
+def kv_read_rate(spec: GpuSpec) -> Fraction:
+    """BW·e_kv."""
+    return _hbm(spec) * exact(spec.calibration.kv_read_efficiency)
+
+
+def link_rate(spec: GpuSpec) -> Fraction:
+    """B·e_link."""
+    efficiency = exact(spec.calibration.link_efficiency)
+    return exact(spec.link_gbyte_per_s) * 10**9 * efficiency
+
+
+def crossing_rate(spec: GpuSpec) -> Fraction:
+    """min(N·e_net, B·e_link): data leaves a GPU over its own links first."""
+    efficiency = exact(spec.calibration.network_efficiency)
+    network = exact(spec.network_gbyte_per_s) * 10**9 * efficiency
+    return min(network, link_rate(spec))
+
+
+def matmul_rate(view: StageView, stored: str) -> Fraction:
+    """F[d]·e_mm[d] for matrices stored in a format."""
+    dtype = _compute_format(view, stored)
+    table = view.spec.calibration.matmul_efficiency
+    peak = _peak_flops(view, dtype)
+    if dtype not in table:
+        raise _missing(view, "calibration.matmul_efficiency", dtype, list(table))
+    return peak * exact(table[dtype])
+
+
+def attention_rate(view: StageView) -> Fraction:
+    """F[act]·e_att."""
+    efficiency = exact(view.spec.calibration.attention_efficiency)
+    return _peak_flops(view, view.instance.precision.activations) * efficiency
+
+
+def start_up(view: StageView, ranks: int) -> Fraction:
+    """α: the smallest listed rank count that is enough, else the largest one."""
+    table = view.spec.calibration.allreduce_latency_us
+    enough = [listed for listed in table if listed >= ranks]
+    return us_in_s(table[min(enough) if enough else max(table)])
+
+
+def _hbm(spec: GpuSpec) -> Fraction:
+    return exact(spec.hbm_gbyte_per_s) * 10**9
+
+
+def _compute_format(view: StageView, stored: str) -> str:
+    """The stored format if the GPU computes in it, else the activations'."""
+    if stored in view.spec.dense_tflops:
+        return stored
+    return view.instance.precision.activations
+
+
+def _peak_flops(view: StageView, dtype: str) -> Fraction:
+    table = view.spec.dense_tflops
+    if dtype not in table:
+        raise _missing(view, "dense_tflops", dtype, list(table))
+    return exact(table[dtype]) * 10**12
+
+
+def _missing(
+    view: StageView, field: str, dtype: str, listed: list[str]
+) -> InvalidInstance:
+    path = f"cluster.gpu_types ({view.spec.name}).{field}"
+    allowed = f"an entry for {dtype} is needed by the precision of the instance"
+    error = FieldError(path, f"entries {sorted(listed)}", allowed)
+    return InvalidInstance(view.instance.name, [error])

@@ -1,0 +1,116 @@
+"""Collectives of the layers of a mixture of experts, each by its own name.
+
+Attention is reduced over tp; tokens then reach the experts by an all-reduce (one
+attention rank), an all-gather and reduce-scatter (ep 1), or dispatch and combine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import ceil
+
+import numpy as np
+
+from shardwright.cost.links import Links
+from shardwright.cost.rank import ExpertRank, RankLayer
+from shardwright.cost.times import Load as ClockLoad
+from shardwright.plan.anatomy import Anatomy, Load, link_speed, network_speed
+from shardwright.plan.transfers import Exchange, Operation, Transfer
+from shardwright.schema.plan import Stage
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """A transfer of one layer; bytes that one GPU sends (or reduces)."""
+
+    operation: Operation
+    what: str
+    size_bytes: float
+    seconds: float
+
+    @property
+    def key(self) -> tuple[Operation, str]:
+        return self.operation, self.what
+
+
+def expert_rows(
+    anatomy: Anatomy, index: int, stage: Stage, loads: tuple[Load, Load]
+) -> Iterator[Exchange]:
+    """Rows of the stage's layers, in the order of a layer."""
+    decode, prefill = (_transfers(anatomy, stage, load) for load in loads)
+    gpu = anatomy.gpu(stage)
+    for key in decode:
+        across = key[0] == "across islands"
+        link = "network" if across else gpu.link_technology
+        speed = network_speed([gpu]) if across else link_speed(gpu)
+        yield Exchange(index, *key, link, speed, decode[key], prefill[key])
+
+
+def _transfers(
+    anatomy: Anatomy, stage: Stage, load: Load
+) -> dict[tuple[Operation, str], Transfer]:
+    """Transfers of all layers, by name; sizes are those of the largest layer."""
+    shape = anatomy.shape(stage)
+    clock, on = anatomy.clock(stage), load.on(shape)
+    width = anatomy.instance.model.hidden * anatomy.activation_value_bytes
+    found: dict[tuple[Operation, str], list[tuple[int, float, int]]] = {}
+    for kind, count in sorted(anatomy.memory.kind_counts(*stage.layers).items()):
+        rank = anatomy.memory.ranks(shape)[kind]
+        pieces = list(_pieces(clock.links, rank, on, width))
+        whole = int(clock.layer(rank, on)[1][0])
+        for piece, ns in zip(pieces, _shares(pieces, whole), strict=True):
+            found.setdefault(piece.key, []).append((count, piece.size_bytes, ns))
+    return {key: _sum(parts) for key, parts in found.items()}
+
+
+def _sum(parts: list[tuple[int, float, int]]) -> Transfer:
+    count = sum(n for n, _, _ in parts)
+    total = sum(n * ns for n, _, ns in parts)
+    return Transfer(count, ceil(max(b for _, b, _ in parts)), total // count, total)
+
+
+def _shares(pieces: list[_Piece], whole_ns: int) -> list[int]:
+    """Whole nanoseconds of each piece that add up to the layer's, rounded up once."""
+    ends = np.ceil(np.cumsum([p.seconds for p in pieces]) * 1e9).astype(np.int64)
+    ends[-1:] = whole_ns
+    return [int(n) for n in np.diff(np.minimum(ends, whole_ns), prepend=0)]
+
+
+def _pieces(
+    links: Links, rank: RankLayer, load: ClockLoad, width: int
+) -> Iterator[_Piece]:
+    """Transfers of one layer of a kind."""
+    tp, reduced = links.shape.tp, load.rank_tokens * width
+    time = float(links.all_reduce(reduced, tp)[0])
+    if rank.attention is not None and tp > 1:
+        yield _Piece("all-reduce", "attention", float(reduced[0]), time)
+    if rank.experts is not None and links.shape.attn_dp > 1:
+        yield from _exchange(links, rank.experts, load, width)
+    elif rank.has_ffn and tp > 1:
+        what = "dense FFN" if rank.experts is None else "experts"
+        yield _Piece("all-reduce", what, float(reduced[0]), time)
+
+
+def _exchange(
+    links: Links, experts: ExpertRank, load: ClockLoad, width: int
+) -> Iterator[_Piece]:
+    """How tokens of several attention ranks reach the experts and return."""
+    shape, everything = links.shape, load.tokens * width
+    if shape.ep == 1:
+        time = float(links.all_gather(everything, shape.attn_dp)[0])
+        yield _Piece("all-gather", "tokens", float(everything[0]), time)
+        yield _Piece("reduce-scatter", "", float(everything[0]), time)
+        return
+    sent = everything / shape.gpus
+    time = float(links.one_way(sent, experts)[0])
+    size = float(sent[0])
+    for way in ("dispatch", "combine"):
+        yield _Piece("all-to-all", way, size * links.copies_inside(experts), time)
+        if shape.islands > 1:
+            across = size * links.copies_across(experts)
+            yield _Piece("across islands", way, across, 0.0)
+    if shape.moe_tp > 1:
+        partial = everything / shape.ep
+        time = float(links.all_reduce(partial, shape.moe_tp)[0])
+        yield _Piece("all-reduce", "experts", float(partial[0]), time)

@@ -1,0 +1,137 @@
+"""Batches worth a point of the grid: the largest that memory and TPOT allow.
+
+For every homogeneous replica (one unit, p stages) the largest M that fits in memory,
+the same rounded down to a multiple of q, and the largest multiples of q whose TPOT
+keeps its limit, by an even split of the layers and by the mean of the stages. They
+only choose the grid: every design is evaluated exactly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from math import floor
+
+import numpy as np
+
+from shardwright.cost.lengths import ceil_div, exact
+from shardwright.cost.memory import LAST, ONLY
+from shardwright.cost.times import FloatArray, Load, hop_ns
+from shardwright.problem.costing import StageCosts
+from shardwright.problem.types import GpuClass, IntArray, Unit, stage_roles
+
+
+@dataclass(frozen=True)
+class LargestBatches:
+    """Largest batches of the homogeneous replicas of one instance."""
+
+    costs: StageCosts
+    classes: tuple[GpuClass, ...]
+    units: tuple[Unit, ...]
+    max_stages: int
+    chunks: tuple[int, ...]
+
+    def by_micro_batches(
+        self, micro_batches: tuple[int, ...], equal_stages: bool
+    ) -> dict[int, tuple[int, ...]]:
+        """q -> batches, ascending; nothing where the grid or ``fix`` lists them."""
+        instance = self.costs.instance
+        found: dict[int, set[int]] = {q: set() for q in micro_batches}
+        if instance.grid.sequences is None and instance.fix.sequences is None:
+            for unit, stages in self._shapes():
+                for q in [stages] if equal_stages else micro_batches:
+                    if q in found:
+                        found[q] |= self._of(unit, stages, q)
+        return {
+            q: tuple(sorted(m for m in some if m >= q)) for q, some in found.items()
+        }
+
+    def _shapes(self) -> Iterator[tuple[Unit, int]]:
+        fixed = self.costs.instance.fix.pp
+        for unit in self.units:
+            free = self.classes[unit.gpu_class].free_gpus
+            for stages in range(1, min(self.max_stages, free // unit.gpus) + 1):
+                if fixed is None or stages == fixed:
+                    yield unit, stages
+
+    def _of(self, unit: Unit, stages: int, q: int) -> set[int]:
+        found: set[int] = set()
+        tops = [
+            self._by_memory(unit, stages, q, chunk)
+            for chunk in sorted({self.chunks[0], self.chunks[-1]})
+        ]
+        for top in tops:
+            found |= {top, top - top % q}
+        if max(tops):
+            found |= self._by_tpot(unit, stages, q, max(tops))
+        return found
+
+    def _by_memory(self, unit: Unit, stages: int, q: int, chunk: int) -> int:
+        """Largest M whose memory fits on ``stages`` units, 0 when none does."""
+        low, high = 0, self.costs.instance.workload.max_batch
+        while low < high:
+            middle = (low + high + 1) // 2
+            if self._fits(unit, stages, q, middle, chunk):
+                low = middle
+            else:
+                high = middle - 1
+        return low
+
+    def _fits(self, unit: Unit, stages: int, q: int, batch: int, chunk: int) -> bool:
+        """Greedy filling, exact for a chain: every stage takes all it can."""
+        capacity = self.classes[unit.gpu_class].capacity_bytes
+        kinds = self._kinds
+        per_kind = self.costs.kind_bytes(unit, batch)
+        micro_batch, position = ceil_div(batch, q), 0
+        for role in stage_roles(stages):
+            left = capacity - self.costs.role_bytes(unit, role, micro_batch, chunk)
+            if left < 0:
+                return False
+            while position < len(kinds) and per_kind[kinds[position]] <= left:
+                left -= per_kind[kinds[position]]
+                position += 1
+        return position == len(kinds)
+
+    @cached_property
+    def _kinds(self) -> tuple[int, ...]:
+        return self.costs.instance.model.kind_indices()
+
+    @cached_property
+    def _limit_ns(self) -> int | None:
+        slo = self.costs.instance.slo
+        limits = [t.limit_ms for t in slo if t.metric in ("tpot", "itl")]
+        return floor(exact(min(limits)) * 10**6) if limits else None
+
+    def _by_tpot(self, unit: Unit, stages: int, q: int, top: int) -> set[int]:
+        """Largest multiples of q within the TPOT limit, none above ``top``."""
+        if self._limit_ns is None:
+            return set()
+        m = np.arange(1, ceil_div(top, q) + 1, dtype=np.float64)
+        found = set()
+        for tpot in self._tpot_ns(unit, stages, q, m):
+            within = np.flatnonzero(tpot <= self._limit_ns)
+            if within.size:
+                found.add(min(top, q * (int(within[-1]) + 1)))
+        return found
+
+    def _tpot_ns(
+        self, unit: Unit, stages: int, q: int, m: FloatArray
+    ) -> tuple[IntArray, IntArray]:
+        """TPOT per micro-batch size: an even split's, and with T the mean stage."""
+        clock, mix = self.costs.clock(unit), self.costs.mix
+        prompts = np.ceil(m * float(mix.prompt_work / mix.output_mean))
+        load = Load.balanced(m, prompts, unit.shape.attn_dp)
+        layers = sum(
+            self._kinds.count(g) * clock.layer(rank, load)[0]
+            for g, rank in enumerate(self.costs.ranks(unit.shape))
+        )
+        role = {r: clock.stage_constant(r, load)[0] for r in set(stage_roles(stages))}
+        ends = sum(role[r] for r in stage_roles(stages))
+        instance, gpu = self.costs.instance, self.costs.gpu(unit)
+        hop = hop_ns(instance.model, instance.precision, gpu, gpu, True)(m + prompts)
+        loop = layers + ends + (stages - 1) * hop
+        last = role[ONLY if stages == 1 else LAST]
+        even = -(-layers // stages) + last
+        mean = -(-(layers + ends) // stages)
+        return np.maximum(q * even, loop), np.maximum(q * mean, loop)

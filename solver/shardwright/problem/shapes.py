@@ -1,0 +1,112 @@
+"""Which stage shapes an engine allows on the islands of a GPU class."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from shardwright.cost.shape import StageShape
+from shardwright.problem.expert_maps import mixtures
+from shardwright.problem.limits import EngineSwitches
+from shardwright.schema.instance import Fix, Instance
+from shardwright.schema.model import ModelSpec, MoeFfn
+
+
+@dataclass(frozen=True)
+class ShapeRules:
+    """Shapes for one instance (docs/cost-model.md section 8, docs/rules.md)."""
+
+    instance: Instance
+    switches: EngineSwitches
+
+    @property
+    def model(self) -> ModelSpec:
+        """The model."""
+        return self.instance.model
+
+    def shapes(self, free: list[int], size: int) -> list[StageShape]:
+        """Shapes that fit islands with these free GPUs; ``size`` is a whole island."""
+        largest = max(free, default=0)
+        limit = min(largest, self.instance.limits.max_tensor_parallel or largest)
+        degrees = [tp for tp in range(1, limit + 1) if self._heads(tp)]
+        experts = mixtures(self.model)
+        if not experts:
+            found = [StageShape.dense(tp) for tp in degrees]
+        else:
+            whole = sum(1 for n in free if n == size)
+            found = [
+                shape
+                for gpus, islands in _stage_sizes(largest, size, whole)
+                for tp in degrees
+                if (gpus // islands) % tp == 0
+                for shape in self._expert_shapes(tp, gpus, islands, experts)
+            ]
+        return [s for s in dict.fromkeys(found) if _as_fixed(s, self.instance.fix)]
+
+    def _heads(self, tp: int) -> bool:
+        """heads_divisible: tp divides heads, and kv_heads or is a multiple of it."""
+        if not self.switches.heads_divisible:
+            return True
+        for kind in self.model.layer_kinds:
+            if kind.attention is None:
+                continue
+            heads, kv_heads = kind.attention.heads, kind.attention.kv_heads
+            if heads % tp or (kv_heads % tp and tp % kv_heads):
+                return False
+        return True
+
+    def _expert_shapes(
+        self, tp: int, gpus: int, islands: int, experts: list[MoeFfn]
+    ) -> Iterator[StageShape]:
+        """Ways to lay the experts over the GPUs of a stage, by engine."""
+        engine, attn_dp = self.instance.engine.name, gpus // tp
+        if engine == "trtllm" and attn_dp not in (1, gpus):
+            return
+        for ep in (n for n in range(1, gpus + 1) if gpus % n == 0):
+            moe_tp = gpus // ep
+            if engine == "vllm" and ep not in (1, gpus):
+                continue
+            if (gpus // islands) % moe_tp or ep > min(e.experts for e in experts):
+                continue
+            if islands > 1 and ep == 1:
+                continue
+            shape = StageShape(tp, attn_dp, moe_tp, ep, 1, 0, islands)
+            for redundant in self._redundant(ep, experts):
+                yield replace(shape, redundant=redundant)
+
+    def _redundant(self, ep: int, experts: list[MoeFfn]) -> list[int]:
+        """Redundant slots to try: with loads to balance, one more slot per GPU."""
+        least = _least_redundant(ep, experts)
+        if self.instance.workload.expert_loads is not None and ep > 1:
+            return [least, least + ep]
+        return [least] if self._even_experts() else [0]
+
+    def _even_experts(self) -> bool:
+        """experts_divisible: SGLang and TensorRT-LLM want equal slots per GPU."""
+        return self.instance.engine.name in ("sglang", "trtllm")
+
+
+def _least_redundant(ep: int, experts: list[MoeFfn]) -> int:
+    """Fewest redundant slots with which every GPU has equally many."""
+    return max(-e.experts % ep for e in experts)
+
+
+def _stage_sizes(largest: int, size: int, whole: int) -> Iterator[tuple[int, int]]:
+    """(GPUs, islands): powers of two and the whole of an island, then whole islands."""
+    powers = [2**i for i in range(largest.bit_length()) if 2**i <= largest]
+    for gpus in sorted({*powers, largest}):
+        yield gpus, 1
+    for islands in range(2, whole + 1):
+        if whole % islands == 0 or islands & (islands - 1) == 0:
+            yield islands * size, islands
+
+
+def _as_fixed(shape: StageShape, fix: Fix) -> bool:
+    """Whether a shape has the degrees that ``fix`` names."""
+    wanted = {
+        "tp": fix.tp,
+        "attn_dp": fix.attn_dp,
+        "moe_tp": fix.moe_tp,
+        "ep": fix.ep,
+    }
+    return all(v is None or getattr(shape, n) == v for n, v in wanted.items())

@@ -1,0 +1,83 @@
+"""Points that differ in the prefill chunk alone.
+
+A larger chunk needs more memory and changes nothing else about TPOT, so when the
+optimum of the smallest chunk keeps its prefill budget no other chunk can beat it.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+from shardwright.problem import Design, Problem
+
+
+@dataclass(frozen=True)
+class ChunkGroups:
+    """The points of a problem, grouped by (M, q)."""
+
+    problem: Problem
+
+    @cached_property
+    def variants(self) -> dict[int, tuple[int, ...]]:
+        """First point of every (M, q) -> its points by increasing chunk."""
+        groups: dict[tuple[int, int], list[int]] = defaultdict(list)
+        for o, point in enumerate(self.problem.points):
+            groups[point.sequences, point.micro_batches].append(o)
+        chunk = [point.chunk_tokens for point in self.problem.points]
+        ordered = (sorted(g, key=lambda o: chunk[o]) for g in groups.values())
+        return {points[0]: tuple(points) for points in ordered}
+
+    @cached_property
+    def by_point(self) -> dict[int, int]:
+        """Any point -> the first of its group."""
+        return {o: first for first, points in self.variants.items() for o in points}
+
+    @cached_property
+    def _by_stages(self) -> dict[int, list[int]]:
+        found: dict[int, list[int]] = defaultdict(list)
+        for o in self.variants:
+            for stages in self.problem.stage_counts(o):
+                found[stages].append(o)
+        return found
+
+    def points(self, stages: int) -> list[int]:
+        """First points at which a replica may have this many stages."""
+        return self._by_stages.get(stages, [])
+
+    def least_tpot(
+        self,
+        point: int,
+        solve: Callable[[int, bool], Design | None],
+        whole: Callable[[Design], Design] = lambda design: design,
+    ) -> Design | None:
+        """The design of least TPOT over the chunks of a group.
+
+        ``solve(point, prefill)`` ignores the prefill budget when told to; ``whole``
+        makes its answer a complete design.
+        """
+        free = solve(point, False)
+        if free is None:
+            return None
+        for o in self.variants[point]:
+            design = whole(replace(free, point=o))
+            if self.problem.design_fits(design):
+                return design
+        solved = (solve(o, True) for o in self.variants[point])
+        designs = [whole(d) for d in solved if d is not None]
+        return min(designs, key=self._order, default=None)
+
+    def least_ttft(self, design: Design) -> Design:
+        """The design at the chunk of its group that gives the least TTFT."""
+        moved = (
+            replace(design, point=o) for o in self.variants[self.by_point[design.point]]
+        )
+        fitting = [d for d in moved if self.problem.design_fits(d)]
+        return min(fitting, key=self._order, default=design)
+
+    def _order(self, design: Design) -> tuple[int, int, int]:
+        times = self.problem.figures(design).times
+        chunk = self.problem.points[design.point].chunk_tokens
+        return times.tpot_ns, times.ttft_ns, chunk
