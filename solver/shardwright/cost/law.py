@@ -27,11 +27,6 @@ def rate_mtok_per_s(sequences: int, tpot_ns: int) -> int:
     return sequences * 10**12 // tpot_ns
 
 
-def least_tpot_ns(sequences: int, rate_mtok: int) -> int:
-    """Largest TPOT whose rate is still at least ``rate_mtok`` (> 0)."""
-    return sequences * 10**12 // rate_mtok
-
-
 def replica_times(
     micro_batches: int,
     chunk_count: int,

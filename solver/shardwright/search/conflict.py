@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from shardwright.problem import Bounds, GpuClass, Problem
+from shardwright.problem import GpuClass, Problem
 from shardwright.schema.result import Status
 from shardwright.search.base import SearchLimits, SearchOutcome
 from shardwright.search.decomposition import DecompositionSolver
@@ -33,8 +33,6 @@ _RELAXED: dict[str, tuple[str, Any]] = {
     "memory_fits": ("memory_fits", False),
 }
 """Rule -> bound and its value when dropped; the rules tried last are blamed first."""
-
-RELAXABLE = tuple(_RELAXED)
 
 
 class Undecided(Exception):
@@ -163,16 +161,3 @@ def largest_rate_mtok(problem: Problem, limits: SearchLimits) -> int | None:
     """Largest proven rate with all other rules kept; None if there is no plan."""
     outcome = _solve(without(problem, ["request_rate"]), ("throughput",), limits)
     return outcome.values[0] if outcome.status is Status.OPTIMAL else None
-
-
-__all__ = [
-    "RELAXABLE",
-    "Bounds",
-    "MinimalConflict",
-    "Undecided",
-    "largest_rate_mtok",
-    "least_capacity_bytes",
-    "minimal_conflict",
-    "present_rules",
-    "without",
-]

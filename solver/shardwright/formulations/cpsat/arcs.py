@@ -9,7 +9,7 @@ and the cheapest replica within the limits is sought (pricing).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from fractions import Fraction
 from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Any
@@ -62,7 +62,6 @@ class ReplicaArcs:
     counts: Mapping[Option, int] | None = None
     prices: tuple[int, ...] | None = None
     tpot_cap_ns: int | None = None
-    _parts: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
     def _sum(self, layer: IntArray, role: IntArray, u: int, i: int, j: int) -> int:
         r = _role(i, j, self.problem.layers)
