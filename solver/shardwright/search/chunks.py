@@ -2,6 +2,8 @@
 
 A larger chunk needs more memory and changes nothing else about TPOT, so when the
 optimum of the smallest chunk keeps its prefill budget no other chunk can beat it.
+Except under memory_imbalance: what a larger chunk adds to every stage evens them out,
+so there each chunk is solved for itself.
 """
 
 from __future__ import annotations
@@ -58,13 +60,14 @@ class ChunkGroups:
         ``solve(point, prefill)`` ignores the prefill budget when told to; ``whole``
         makes its answer a complete design.
         """
-        free = solve(point, False)
-        if free is None:
-            return None
-        for o in self.variants[point]:
-            design = whole(replace(free, point=o))
-            if self.problem.design_fits(design):
-                return design
+        if self.problem.bounds.memory_imbalance is None:
+            free = solve(point, False)
+            if free is None:
+                return None
+            for o in self.variants[point]:
+                design = whole(replace(free, point=o))
+                if self.problem.design_fits(design):
+                    return design
         solved = (solve(o, True) for o in self.variants[point])
         designs = [whole(d) for d in solved if d is not None]
         return min(designs, key=self._order, default=None)
