@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from itertools import count
 
 from shardwright.formulations.cpsat.engine import EngineRun, run
 from shardwright.formulations.cpsat.patterns import FleetRows, fleet_model
@@ -33,6 +34,7 @@ from shardwright.search.goals import ALL_GOALS, better, fleet_values, sense
 from shardwright.search.verify import verified
 
 _MANY = 60
+_ROUNDS_PER_PLAN = 6
 _PRICED_AT_ONCE = 16
 _LINEAR = frozenset({"gpus", "cost", "throughput"})
 
@@ -108,7 +110,11 @@ class _Search:
     def _first_plan(self, pool: ColumnPool) -> None:
         """An early plan from exact columns alone, for the first linear goal."""
         goal = next((g for g in self.problem.goals if g in _LINEAR), "feasible")
-        known = pool.best(None, exact=True)
+        self._plan_of_exact(pool, goal)
+
+    def _plan_of_exact(self, pool: ColumnPool, goal: str) -> None:
+        """Keep the best fleet of exact columns if it beats the plan at hand."""
+        known = pool.best(self.tpot_cap_ns, exact=True)
         if not known:
             return
         _, chosen = self._solve(pool, known, goal)
@@ -179,9 +185,12 @@ class _Search:
         """Best columns, without those that no plan as good as ours can use.
 
         While there are many, promising ones that are only bounded are priced first:
-        a linear program costs less than a fleet program.
+        a linear program costs less than a fleet program. Now and then a fleet of what
+        is exact by now raises the plan that the others are held against.
         """
-        while True:
+        for rounds in count(1):
+            if rounds % _ROUNDS_PER_PLAN == 0:
+                self._plan_of_exact(pool, goal)
             entries = pool.best(self.tpot_cap_ns)
             index = len(self.bounds)
             if goal not in _LINEAR or len(entries) < _MANY or not self.values:
@@ -197,6 +206,7 @@ class _Search:
             if len(kept) < _MANY or not unknown:
                 return [entries[j] for j in kept]
             self._price(pool, unknown[:_PRICED_AT_ONCE], goal)
+        raise AssertionError("unreachable")
 
     def _price(self, pool: ColumnPool, unknown: list[Entry], goal: str) -> None:
         for entry in unknown:
