@@ -75,7 +75,8 @@ def test_files_that_load_are_instance_files(document, changed) -> None:
     """The published schema class and the loader agree."""
     inline = plain(gpu("A100-80"))
     for raw in (document, changed({H100: inline})):
-        InstanceFile.model_validate_json(json.dumps(raw))
+        read = InstanceFile.model_validate_json(json.dumps(raw))
+        assert read.name == document["name"]
 
 
 def test_gpu_types_may_be_inline_or_overridden(changed, tmp_path) -> None:
@@ -269,7 +270,8 @@ def test_no_word_of_the_validator_is_shown(changed, refused) -> None:
 
 def test_weights_that_are_not_computed_natively_are_allowed(changed, tmp_path) -> None:
     raw = changed({"precision.weights": "int4", f"{H100}.catalogue": "A100-80"})
-    load_bytes(json.dumps(raw).encode(), "i.json", tmp_path)
+    instance = load_bytes(json.dumps(raw).encode(), "i.json", tmp_path)
+    assert instance.precision.weights == "int4"
 
 
 def node(name: str, count: int = 1) -> dict[str, Any]:

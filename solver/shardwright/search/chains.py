@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from typing import Protocol, TypeVar
 
 import numpy as np
 
@@ -23,12 +25,39 @@ class ChainColumn:
     design: Design | None
 
 
-def undominated(columns: list[ChainColumn]) -> list[ChainColumn]:
-    """By falling rate, without those that an exact one beats in rate and TPOT."""
-    kept: list[ChainColumn] = []
+class Ranked(Protocol):
+    """What makes a column better than another of the same signature."""
+
+    @property
+    def rate_mtok_per_s(self) -> int:
+        """Rate, or a bound from above."""
+
+    @property
+    def tpot_ns(self) -> int:
+        """TPOT, or a bound from below."""
+
+    @property
+    def ttft_ns(self) -> int:
+        """TTFT where it is known, else 0."""
+
+    @property
+    def design(self) -> Design | None:
+        """The design of an exact column."""
+
+
+Column = TypeVar("Column", bound=Ranked)
+
+
+def undominated(columns: Iterable[Column]) -> list[Column]:
+    """By falling rate, without those that an exact one beats in rate and TPOT.
+
+    Among equal rates the exact ones come first, then those of least TTFT.
+    """
+    kept: list[Column] = []
     least: int | None = None
     for column in sorted(
-        columns, key=lambda c: (-c.rate_mtok_per_s, c.design is None, c.tpot_ns)
+        columns,
+        key=lambda c: (-c.rate_mtok_per_s, c.design is None, c.ttft_ns, c.tpot_ns),
     ):
         if least is None or column.tpot_ns < least:
             kept.append(column)

@@ -30,7 +30,7 @@ from shardwright.problem import (
 )
 from shardwright.schema.result import Status
 from shardwright.search.base import Interrupted, SearchLimits
-from shardwright.search.chains import ChainPricer
+from shardwright.search.chains import ChainPricer, undominated
 from shardwright.search.chunks import ChunkGroups
 from shardwright.search.compositions import Composition, compositions, run_lengths
 
@@ -53,15 +53,10 @@ class Entry:
     design: Design | None
     homes: tuple[int, ...] = ()
 
-    @property
-    def rank(self) -> tuple[int, bool, int]:
-        """Order among columns of one signature: rate, then known, then TTFT."""
-        return (-self.rate_mtok_per_s, self.design is None, self.ttft_ns)
-
 
 @dataclass
 class ColumnPool:
-    """Columns by signature, each list sorted by ``Entry.rank``.
+    """Columns by signature, each list by falling rate (``chains.undominated``).
 
     When not ``complete``, columns that touch more islands than they need are left
     out: the best fleet over the pool may then miss the optimum, and only the program
@@ -101,7 +96,7 @@ class ColumnPool:
 
     def _take(self, found: dict[Signature, list[Entry]]) -> None:
         self.by_signature = {
-            s: _undominated(found[s]) for s in sorted(found) if found[s]
+            s: undominated(found[s]) for s in sorted(found) if found[s]
         }
 
     @cached_property
@@ -176,7 +171,7 @@ class ColumnPool:
         exact = None if solved is None else self.entry(entry.composition, *solved)
         signature = entry.composition.signature
         rest = [e for e in self.by_signature[signature] if e is not entry]
-        self.by_signature[signature] = _undominated(
+        self.by_signature[signature] = undominated(
             rest if exact is None else [*rest, exact]
         )
         return exact
@@ -283,19 +278,6 @@ class ColumnPool:
     def size(self) -> int:
         """Columns in the pool."""
         return sum(len(entries) for entries in self.by_signature.values())
-
-
-def _undominated(entries: list[Entry]) -> list[Entry]:
-    """Drop columns that an exact one beats or equals in rate and TPOT."""
-    kept: list[Entry] = []
-    least_tpot: int | None = None
-    for entry in sorted(entries, key=lambda e: e.rank):
-        if least_tpot is not None and entry.tpot_ns >= least_tpot:
-            continue
-        kept.append(entry)
-        if entry.design is not None:
-            least_tpot = entry.tpot_ns
-    return kept
 
 
 def _homes(composition: Composition) -> tuple[int, ...]:

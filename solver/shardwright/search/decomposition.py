@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from itertools import count
 
 from shardwright.formulations.cpsat.engine import EngineRun, run
 from shardwright.formulations.cpsat.patterns import FleetRows, fleet_model
@@ -174,7 +173,7 @@ class _Search:
             entries = self._promising(pool, goal)
             outcome, chosen = self._solve(pool, entries, goal, pooled=True)
             if chosen is None or outcome.bound is None:
-                return value
+                raise SolverFailure(f"GPUs pooled cannot hold a plan of {goal} {value}")
             self._tighten(goal, outcome.bound)
             unknown = _unknown(chosen[0])
             if not unknown or outcome.bound == value:
@@ -188,7 +187,9 @@ class _Search:
         a linear program costs less than a fleet program. Now and then a fleet of what
         is exact by now raises the plan that the others are held against.
         """
-        for rounds in count(1):
+        rounds = 0
+        while True:
+            rounds += 1
             if rounds % _ROUNDS_PER_PLAN == 0:
                 self._plan_of_exact(pool, goal)
             entries = pool.best(self.tpot_cap_ns)
@@ -197,8 +198,8 @@ class _Search:
                 return entries
             columns = [pool.column(e) for e in entries]
             prices = fleet_prices(self.problem, columns, self.rows, goal)
-            if prices is None:
-                raise Infeasible
+            if prices is None:  # there is a plan: floating point misled GLOP
+                return entries
             self._tighten(goal, prices.bound())
             kept = prices.keep(self.values[index])
             ranked = sorted(kept, key=lambda j: abs(prices.reduced[j]))
@@ -206,7 +207,6 @@ class _Search:
             if len(kept) < _MANY or not unknown:
                 return [entries[j] for j in kept]
             self._price(pool, unknown[:_PRICED_AT_ONCE], goal)
-        raise AssertionError("unreachable")
 
     def _price(self, pool: ColumnPool, unknown: list[Entry], goal: str) -> None:
         for entry in unknown:

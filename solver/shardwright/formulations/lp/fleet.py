@@ -17,16 +17,15 @@ from shardwright.formulations.cpsat.patterns import Column, FleetRows
 from shardwright.problem import Problem
 from shardwright.schema.errors import SolverFailure
 
-_SLACK = 1e-7
+_SLACK = 1e-6
 """Relative allowance for the floating point of the linear program."""
 
 
 @dataclass(frozen=True)
 class FleetPrices:
-    """LP value, price of one GPU of each class, and reduced cost of every column."""
+    """LP value and reduced cost of every column."""
 
     value: float
-    class_prices: tuple[float, ...]
     reduced: tuple[float, ...]
     maximised: bool
 
@@ -56,10 +55,8 @@ def fleet_prices(
     lp = pywraplp.Solver.CreateSolver("GLOP")
     infinity = lp.infinity()
     n = [lp.NumVar(0, infinity, "") for _ in columns]
-    classes = [
+    for k, gpu in enumerate(problem.classes):
         _row(lp, n, [_class_gpus(c, k) for c in columns], -infinity, gpu.free_gpus)
-        for k, gpu in enumerate(problem.classes)
-    ]
     _fleet_rows(lp, n, problem, columns, rows, infinity)
     objective = lp.Objective()
     for var, column in zip(n, columns, strict=True):
@@ -73,7 +70,6 @@ def fleet_prices(
         raise SolverFailure(f"GLOP returned status {status}")
     return FleetPrices(
         float(objective.Value()),
-        tuple(float(row.dual_value()) for row in classes),
         tuple(float(var.reduced_cost()) for var in n),
         maximised,
     )
@@ -91,12 +87,11 @@ def _weight(column: Column, goal: str) -> int:
     }[goal]
 
 
-def _row(lp: Any, n: list[Any], weights: list[int], low: float, high: float) -> Any:
+def _row(lp: Any, n: list[Any], weights: list[int], low: float, high: float) -> None:
     row = lp.Constraint(float(low), float(high))
     for var, weight in zip(n, weights, strict=True):
         if weight:
             row.SetCoefficient(var, float(weight))
-    return row
 
 
 def _fleet_rows(
