@@ -12,9 +12,18 @@ from typing import TYPE_CHECKING, Any
 from shardwright._version import __version__ as __version__
 
 if TYPE_CHECKING:
+    from shardwright.audit import audit as audit
+    from shardwright.audit import load_claims as load_claims
     from shardwright.check import check as check
     from shardwright.ingest import load as load
     from shardwright.ingest import load_plan as load_plan
+    from shardwright.ingest.importers import import_cluster as import_cluster
+    from shardwright.ingest.routed import load_routed as load_routed
+    from shardwright.planning.fleet_mix import mix as mix
+    from shardwright.planning.pareto import pareto as pareto
+    from shardwright.planning.routed import solve_routed as solve_routed
+    from shardwright.planning.scaling import scale as scale
+    from shardwright.planning.sweep import sweep as sweep
     from shardwright.schema import Instance as Instance
     from shardwright.schema import Plan as Plan
     from shardwright.schema import Result as Result
@@ -24,15 +33,23 @@ if TYPE_CHECKING:
     from shardwright.solve import solve as solve
 
 _HOMES = {
+    "import_cluster": "shardwright.ingest.importers",
+    "load_claims": "shardwright.audit",
     "load": "shardwright.ingest",
     "load_plan": "shardwright.ingest",
+    "load_routed": "shardwright.ingest.routed",
+    "solve_routed": "shardwright.planning.routed",
+    "mix": "shardwright.planning.fleet_mix",
+    "pareto": "shardwright.planning.pareto",
+    "scale": "shardwright.planning.scaling",
+    "sweep": "shardwright.planning.sweep",
     "Instance": "shardwright.schema",
     "Plan": "shardwright.schema",
     "Result": "shardwright.schema",
     "Status": "shardwright.schema",
     "Solution": "shardwright.solve",
 }
-_CALLABLE = ("check", "solve")
+_CALLABLE = ("audit", "check", "solve")
 """Submodules that can be called (``_callable.py``)."""
 
 __all__ = sorted([*_HOMES, *_CALLABLE, "__version__", "errors"])

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 
+from shardwright.cost.law import served
 from shardwright.problem import Compiler, Problem
 from shardwright.schema.instance import Instance
 from shardwright.schema.plan import Plan
 from shardwright.schema.result import Conflict, ConflictRule, ObjectiveValue
+from shardwright.schema.workload import SloTarget, Survive
 from shardwright.search.conflict import MinimalConflict
 
 _UNITS: dict[str, tuple[str, int]] = {
@@ -29,9 +31,9 @@ def goal_values(problem: Problem, plan: Plan) -> tuple[int, ...]:
     values = {
         "gpus": sum(len(s.gpus) for s in stages),
         "cost": sum(len(s.gpus) * prices[s.gpu_type] for s in stages),
-        "throughput": sum(r.latency.rate_mtok_per_s for r in replicas),
-        "tpot": max(r.latency.tpot_ns for r in replicas),
-        "ttft": max(r.latency.ttft_ns for r in replicas),
+        "throughput": served(r.served for r in replicas),
+        "tpot": plan.tpot_ns(),
+        "ttft": plan.ttft_ns(),
     }
     return tuple(values[goal] for goal in problem.goals)
 
@@ -93,6 +95,9 @@ class _Words:
     def asked(self, rule: str) -> str:
         """The limit as stated."""
         b, limits = self.problem.bounds, self.instance.limits
+        limited = [t for t in self.instance.slo if _rule_of(t) == rule]
+        if any(t.percentile != "mean" for t in limited):
+            return ", ".join(map(_target, limited))
         texts: dict[str, Callable[[], str]] = {
             "memory_fits": self._memory_asked,
             "request_rate": lambda: self._rate(b.rate_mtok_per_s or 0),
@@ -104,6 +109,7 @@ class _Words:
             "compute_imbalance": lambda: f"<= {limits.compute_imbalance:.1%}",
             "communication_share": lambda: f"<= {limits.communication_share:.1%}",
             "spare_gpus": lambda: f"{b.spare_gpus} GPUs kept free",
+            "survive": lambda: "; ".join(map(_survival, limits.survive)),
             "max_gpus": lambda: f"<= {b.max_gpus} GPUs",
             "max_cost_usd_per_hour": lambda: f"<= {limits.max_cost_usd_per_hour} USD/h",
             "fix.dp": lambda: f"{b.replicas} replicas",
@@ -160,6 +166,21 @@ class _Words:
             "No replica can be composed: the fixed degrees need more GPUs, layers or "
             "stages than there are, or no replica count fits."
         )
+
+
+def _rule_of(target: SloTarget) -> str:
+    """Percentiles of the time between tokens belong to the TPOT rule."""
+    return f"{'tpot' if target.metric == 'itl' else target.metric}_limit"
+
+
+def _target(target: SloTarget) -> str:
+    at = "mean" if target.percentile == "mean" else f"P{target.percentile:g}"
+    return f"{at} <= {target.limit_ms:g} ms"
+
+
+def _survival(asked: Survive) -> str:
+    kind = "GPUs" if asked.nodes is None else "nodes"
+    return f"any {asked.gpus or asked.nodes} {kind} lost, {asked.load:.0%} of the load"
 
 
 def _ms(value_ns: int | None) -> str:

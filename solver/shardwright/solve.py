@@ -11,6 +11,7 @@ from typing import Any
 
 from shardwright._callable import make_callable
 from shardwright._version import __version__
+from shardwright.alternatives import Alternatives
 from shardwright.check import Report, check
 from shardwright.ingest import instance_sha256
 from shardwright.outcome import conflict_document, goal_bounds, goal_values
@@ -78,8 +79,11 @@ def solve(
     seed: int = 0,
     stop: Callable[[], bool] | None = None,
     on_progress: Callable[[Improvement], None] | None = None,
+    explain: bool = True,
 ) -> Solution:
     """Find the best plan of an instance and prove it.
+
+    ``explain`` looks for a minimal conflict where nothing fits.
 
     Every plan passes the independent checker before it is returned; CheckFailed is
     raised otherwise (a bug, not a result). Infeasible instances, time limits and
@@ -96,7 +100,8 @@ def solve(
         report=on_progress or (lambda improvement: None),
     )
     outcome = solver_named(solver).solve(problem, limits)
-    case = _Case(instance, compiler, problem, limits, solver, instance_sha256(instance))
+    sha256 = instance_sha256(instance)
+    case = _Case(instance, compiler, problem, limits, solver, sha256, explain)
     return case.solution(outcome)
 
 
@@ -110,6 +115,7 @@ class _Case:
     limits: SearchLimits
     solver: str
     sha256: str
+    explain: bool = True
 
     def solution(self, outcome: SearchOutcome) -> Solution:
         """Decode, check and describe."""
@@ -128,8 +134,26 @@ class _Case:
             report,
             why_idle(self.instance, self.problem, plan, proven=proven),
         )
-        result = result.model_copy(update={"metrics": view.metrics})
+        metrics = view.metrics | self._alternatives(plan, objectives, outcome.status)
+        result = result.model_copy(update={"metrics": metrics})
         return Solution(self.instance, result, replace(view, result=result), report)
+
+    def _alternatives(
+        self, plan: Plan, objectives: tuple[ObjectiveValue, ...], status: Status
+    ) -> dict[str, Any]:
+        """Where stages may be disaggregated: the best of both kinds, side by side."""
+        both = Alternatives(self.instance, self.problem, self._as_much_time)
+        if not both.worth_it:
+            return {}
+        return {"disaggregation": both.document(plan, objectives, status)}
+
+    def _as_much_time(self) -> SearchLimits:
+        """What is left, and at least what an explanation has."""
+        seconds = max(self.limits.remaining_s(), _EXPLAIN_S)
+        limits = self.limits
+        return SearchLimits(
+            seconds, gap=limits.gap, workers=limits.workers, stop=limits.stop
+        )
 
     def _objectives(
         self, outcome: SearchOutcome, plan: Plan
@@ -142,7 +166,7 @@ class _Case:
         objectives = goal_bounds(self.problem.goals, empty, outcome.bounds or empty)
         conflict = None
         fixed: tuple[PlanView, Report] | None = None
-        if outcome.status is Status.INFEASIBLE:
+        if outcome.status is Status.INFEASIBLE and self.explain:
             conflict = self._conflict()
             if self.instance.fix != Fix():
                 fixed = self._fixed_plan()
@@ -150,12 +174,17 @@ class _Case:
         if fixed is None:
             return Solution(self.instance, result, None, None)
         violations = [str(v.message) for v in fixed[1].violations]
+        values = goal_values(self.problem, fixed[0].document)
+        unproven: tuple[int | None, ...] = (None,) * len(values)
+        claims = goal_bounds(self.problem.goals, values, unproven)
+        alternatives = self._alternatives(fixed[0].document, claims, result.status)
         document = {
             "plan": fixed[0].document.model_dump(mode="json", by_alias=True),
             "violations": violations,
             "metrics": fixed[0].metrics,
         }
-        result = result.model_copy(update={"metrics": {"fixed_plan": document}})
+        metrics = {"fixed_plan": document, **alternatives}
+        result = result.model_copy(update={"metrics": metrics})
         return Solution(self.instance, result, None, None, *fixed)
 
     def _more_time(self) -> SearchLimits:
@@ -211,11 +240,11 @@ class _Case:
             solve_seconds=round(self.limits.elapsed_s(), 3),
             solver=self.solver,
             seed=self.limits.seed,
-            grid={**self.compiler.grid.document(), "rounding": ROUNDING},
+            grid={**self.compiler.grid_document(), "rounding": ROUNDING},
             model_size=outcome.model_size,
             trajectory=tuple(_trajectory(first, i) for i in outcome.trajectory),
             instance_sha256=self.sha256,
-            versions=_versions(),
+            versions={**_versions(), **self.compiler.latency_versions()},
         )
 
 
@@ -227,6 +256,7 @@ _DROP_ORDER = (
     "compute_imbalance",
     "communication_share",
     "memory_imbalance",
+    "survive",
     "spare_gpus",
     "max_gpus",
     "max_cost_usd_per_hour",

@@ -29,6 +29,10 @@ class Case:
         for replica in self.figures.replicas:
             yield from replica.stages
 
+    def together(self) -> Iterator[StageFigures]:
+        """The stages whose experts, if any, lie on the GPUs with attention."""
+        return (stage for stage in self.stages() if stage.stage.expert_unit is None)
+
 
 Rule = Callable[[Case], Iterator[RuleRow]]
 

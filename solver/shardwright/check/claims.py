@@ -10,7 +10,7 @@ from shardwright.check.case import Case, Rule
 from shardwright.check.exact import NS_PER_MS, RELATIVE_TOLERANCE, Number
 from shardwright.check.figures import Figures, ReplicaFigures, StageFigures
 from shardwright.check.limits import priced
-from shardwright.check.report import RuleRow, equal
+from shardwright.check.report import RuleRow, at_most, equal
 from shardwright.schema.instance import Fix
 from shardwright.schema.result import ObjectiveValue
 
@@ -24,6 +24,17 @@ def memory_parts(case: Case) -> Iterator[RuleRow]:
             claim = getattr(stage.stage.memory_bytes, part)
             own = getattr(stage.memory, part)
             yield equal("memory_parts", stage.label, f"{part} is", claim, own, "B")
+        yield from _expert_parts(stage)
+
+
+def _expert_parts(stage: StageFigures) -> Iterator[RuleRow]:
+    unit, memory = stage.stage.expert_unit, stage.expert_memory
+    if unit is None:
+        return
+    for part in PARTS:
+        claim, own = getattr(unit.memory_bytes, part), getattr(memory, part)
+        words = f"{part} of an expert GPU is"
+        yield equal("memory_parts", stage.label, words, claim, own, "B")
 
 
 def decode_time(case: Case) -> Iterator[RuleRow]:
@@ -37,11 +48,12 @@ def decode_time(case: Case) -> Iterator[RuleRow]:
             stage.decode.total_ns,
             "ns",
             allowance=stage.decode.allowance_ns(),
+            note=_source(case),
         )
 
 
 def prefill_time(case: Case) -> Iterator[RuleRow]:
-    """abs(σ_s - (ρ(m, s) + Σ τ_g(m, s))) <= 1e-9·σ_s + 1 ns·(layers + 1)"""
+    """abs(σ_s - (ρ_σ(m, s) + Σ σ_g(m, s))) <= 1e-9·σ_s + 1 ns·(layers + 1)"""
     for stage in case.stages():
         yield equal(
             "prefill_time",
@@ -51,7 +63,16 @@ def prefill_time(case: Case) -> Iterator[RuleRow]:
             stage.prefill.total_ns,
             "ns",
             allowance=stage.prefill.allowance_ns(),
+            note=_source(case),
         )
+
+
+MEASURED = "measured-backend"
+
+
+def _source(case: Case) -> str:
+    """Times of measured tables are inputs, not recomputed."""
+    return MEASURED if case.instance.engine.latencies == "silicon" else ""
 
 
 def tpot(case: Case) -> Iterator[RuleRow]:
@@ -69,18 +90,20 @@ def prefill_latency(case: Case) -> Iterator[RuleRow]:
 
 
 def ttft(case: Case) -> Iterator[RuleRow]:
-    """TTFT = ⌈Θ/(2q)⌉ + Π"""
+    """TTFT = ⌈Θ/(2q)⌉ + Π; of a prefill replica + x, of a decode replica 0"""
     for replica in case.figures.replicas:
         claim, own = replica.replica.latency.ttft_ns, replica.stated.ttft_ns
         yield equal("ttft", replica.label, "ttft_ns is", claim, own, "ns")
 
 
-def rate(case: Case) -> Iterator[RuleRow]:
-    """rate = ⌊M·10^12/Θ⌋"""
+def rate_claim(case: Case) -> Iterator[RuleRow]:
+    """rate = ⌊Y·10^12/Θ⌋, of pools at most G·ρ; with targets on percentiles <= that"""
     for replica in case.figures.replicas:
+        row = at_most if replica.has_percentiles else equal
         claim = replica.replica.latency.rate_mtok_per_s
         own = replica.stated.rate_mtok_per_s
-        yield equal("rate", replica.label, "rate_mtok_per_s is", claim, own, "mtok/s")
+        who, words = replica.label, "rate_mtok_per_s is"
+        yield row("rate_claim", who, words, claim, own, "mtok/s")
 
 
 def objective_value(case: Case) -> Iterator[RuleRow]:
@@ -120,7 +143,7 @@ def goal_value(figures: Figures, goal: str) -> tuple[Number, str]:
 
 
 def fix(case: Case) -> Iterator[RuleRow]:
-    """each decision fixed by the instance holds for every replica"""
+    """each decision fixed by the instance holds for every replica that makes it"""
     asked, replicas = case.instance.fix, case.figures.replicas
     if asked.dp is not None:
         yield equal("fix", "plan", "dp is", len(replicas), asked.dp, "replicas")
@@ -130,16 +153,23 @@ def fix(case: Case) -> Iterator[RuleRow]:
 
 
 def _fixed_numbers(asked: Fix, replica: ReplicaFigures) -> Iterator[RuleRow]:
-    point = replica.point
-    decisions = (
-        ("pp", len(replica.stages), asked.pp, "stages"),
-        ("sequences", point.sequences, asked.sequences, "sequences"),
-        ("prefill_chunk_tokens", point.chunk, asked.prefill_chunk_tokens, "tokens"),
-        ("micro_batches", point.micro_batches, asked.micro_batches, "micro-batches"),
-    )
-    for name, found, wanted, unit in decisions:
+    if asked.pp is not None:
+        stages = len(replica.stages)
+        yield equal("fix", replica.label, "pp is", stages, asked.pp, "stages")
+    for name, found, unit in _choices(replica):
+        wanted = getattr(asked, name)
         if wanted is not None:
             yield equal("fix", replica.label, f"{name} is", found, wanted, unit)
+
+
+def _choices(replica: ReplicaFigures) -> Iterator[tuple[str, int, str]]:
+    """What is chosen of an operating point: the rest of it follows from the role."""
+    point = replica.point
+    if point.role != "prefill":
+        yield "sequences", point.sequences, "sequences"
+    if point.role != "decode":
+        yield "prefill_chunk_tokens", point.chunk, "tokens"
+    yield "micro_batches", point.micro_batches, "micro-batches"
 
 
 def _fixed_stages(asked: Fix, replica: ReplicaFigures) -> Iterator[RuleRow]:
@@ -160,24 +190,28 @@ def _fixed_shape(asked: Fix, stage: StageFigures) -> Iterator[RuleRow]:
         if wanted is not None:
             found = getattr(stage.stage.shape, degree)
             yield equal("fix", stage.label, f"{degree} is", found, wanted, "GPU")
+    yield from _fixed_unit(asked, stage)
+
+
+def _fixed_unit(asked: Fix, stage: StageFigures) -> Iterator[RuleRow]:
+    unit, who = stage.stage.expert_unit, stage.label
+    own = unit.gpus if unit is not None else 0
+    if asked.afd is not None:
+        attention, experts = asked.afd
+        rest = len(stage.stage.gpus) - own
+        yield equal("fix", who, "attention GPUs (afd) are", rest, attention, "GPU")
+        yield equal("fix", who, "expert GPUs (afd) are", own, experts, "GPU")
+    if asked.ping_pong is not None:
+        parts = unit.ping_pong if unit is not None else 0
+        yield equal("fix", who, "ping_pong is", parts, asked.ping_pong, "parts")
 
 
 def grid(case: Case) -> Iterator[RuleRow]:
-    """each figure of the operating point is in the grid's list, where one is given"""
-    lists = case.instance.grid
+    """each chosen figure of the operating point is in the grid's list, where given"""
     for replica in case.figures.replicas:
-        point, who = replica.point, replica.label
-        figures = (
-            ("sequences", point.sequences, lists.sequences, "sequences"),
-            ("prefill_chunk_tokens", point.chunk, lists.prefill_chunk_tokens, "tokens"),
-            (
-                "micro_batches",
-                point.micro_batches,
-                lists.micro_batches,
-                "micro-batches",
-            ),
-        )
-        for name, found, allowed, unit in figures:
+        who = replica.label
+        for name, found, unit in _choices(replica):
+            allowed = getattr(case.instance.grid, name)
             if allowed is not None:
                 nearest = min(allowed, key=lambda value: abs(value - found), default=0)
                 yield equal(
@@ -198,7 +232,7 @@ CLAIMS: tuple[Rule, ...] = (
     tpot,
     ttft,
     prefill_latency,
-    rate,
+    rate_claim,
     objective_value,
     fix,
     grid,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from decimal import ROUND_FLOOR, Context, Decimal
 from fractions import Fraction
 
 from shardwright.schema.workload import BYTES_PER_PARAMETER
@@ -12,6 +13,11 @@ Number = int | Fraction
 RELATIVE_TOLERANCE = Fraction(1, 10**9)
 """How far a claimed time may lie from the own one before both are rounded."""
 
+_WORKING = Context(prec=40)
+_ROUNDED = Context(prec=35)
+_KEPT = Context(prec=30, rounding=ROUND_FLOOR)
+"""Cut, not rounded: a time that is a whole number of ns is never taken for more."""
+
 NS_PER_S = 10**9
 NS_PER_MS = 10**6
 NS_PER_US = 10**3
@@ -20,6 +26,18 @@ NS_PER_US = 10**3
 def exact(value: float) -> Fraction:
     """The decimal as written: 0.85 is 17/20, not the nearest binary fraction."""
     return Fraction(repr(value))
+
+
+def power_norm(first: Number, second: Number, exponent: float) -> Fraction:
+    """max·(1 + (min/max)^p)^(1/p), the factor to 30 digits; p = 0: the larger."""
+    small, large = sorted((Fraction(first), Fraction(second)))
+    if not small or not exponent:
+        return large
+    power, ratio = Decimal(repr(exponent)), small / large
+    share = _WORKING.divide(Decimal(ratio.numerator), Decimal(ratio.denominator))
+    grown = _WORKING.add(1, _WORKING.power(share, power))
+    factor = _WORKING.power(grown, _WORKING.divide(Decimal(1), power))
+    return large * Fraction(_KEPT.plus(_ROUNDED.plus(factor)))
 
 
 def bytes_per_value(dtype: str) -> Fraction:

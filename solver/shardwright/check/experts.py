@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from fractions import Fraction
 
-from shardwright.check.exact import bytes_per_value
+from shardwright.check.exact import bytes_per_value, exact
 from shardwright.check.maps import balanced
 from shardwright.check.rank import stored_format
-from shardwright.check.rates import hbm_rate, matmul_rate
+from shardwright.check.rates import hbm_rate, joined, matmul_rate, unpacked
 from shardwright.check.stage import Load, StageView, expert_blocks, shard
 from shardwright.schema.instance import Instance
 from shardwright.schema.model import MoeFfn
@@ -42,8 +42,8 @@ def slots_of(view: StageView, ffn: MoeFfn) -> int:
 
     A layer with fewer experts has as many slots fewer as it takes at the least.
     """
-    most = max(block.experts for block in expert_blocks(view.instance.model))
-    ep = view.layout.ep
+    counts = (block.experts for block in expert_blocks(view.instance.model))
+    most, ep = max(counts, default=ffn.experts), view.layout.ep
     fewer = least_slots(most, ep) - least_slots(ffn.experts, ep)
     return max(0, view.layout.slots - fewer)
 
@@ -52,9 +52,14 @@ def balance(view: StageView, ffn: MoeFfn) -> Fraction:
     """β, load of the busiest GPU over the mean: the map's, else s·e/(E + R)."""
     if view.layout.balance is not None:
         return view.layout.balance
+    slots = slots_of(view, ffn)
+    return Fraction(slots * view.layout.ep, held_experts(view, ffn))
+
+
+def held_experts(view: StageView, ffn: MoeFfn) -> int:
+    """E + R."""
     slots, ep = slots_of(view, ffn), view.layout.ep
-    extra = redundant(view.instance, slots, ep, ffn.experts)
-    return Fraction(slots * ep, ffn.experts + extra)
+    return ffn.experts + redundant(view.instance, slots, ep, ffn.experts)
 
 
 def slot_weights(view: StageView, ffn: MoeFfn) -> int:
@@ -78,14 +83,16 @@ def expert_bytes(view: StageView, ffn: MoeFfn) -> Fraction:
 
 
 def expert_seconds(view: StageView, ffn: MoeFfn, load: Load) -> Fraction:
-    """The busiest GPU's pairs computed, or the slots that the batch wakes read."""
+    """The busiest GPU's pairs, tiles at least, computed and the slots awake read."""
     layout = view.layout
     tokens = shard(load.stage_tokens, layout.moe_dp)
+    share, stored = awake(ffn, tokens), stored_format(view.instance, "experts")
     pairs = Fraction(tokens * ffn.top_k, layout.ep) * balance(view, ffn)
-    stored = stored_format(view.instance, "experts")
-    compute = 2 * slot_weights(view, ffn) * pairs / matmul_rate(view, stored)
-    read = expert_bytes(view, ffn) * awake(ffn, tokens) / hbm_rate(view.spec)
-    return max(compute, read)
+    tile = exact(view.spec.calibration.expert_tile_rows)
+    rows = max(pairs, slots_of(view, ffn) * share * tile)
+    compute = 2 * slot_weights(view, ffn) * rows / matmul_rate(view, stored)
+    read = expert_bytes(view, ffn) * share * unpacked(view, stored)
+    return joined(view, compute, read / hbm_rate(view.spec))
 
 
 def awake(ffn: MoeFfn, tokens: int) -> Fraction:

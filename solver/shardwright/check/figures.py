@@ -10,34 +10,59 @@ from itertools import pairwise
 
 from shardwright.check.exact import exact
 from shardwright.check.inventory import Inventory
-from shardwright.check.law import Hops, Law, replica_law, settled
+from shardwright.check.law import Hops, Law, Service, replica_law, settled
 from shardwright.check.lengths import Mix, mix_of
 from shardwright.check.maps import MapKey, balanced, balances_of
-from shardwright.check.memory import memory_cap_bytes, memory_of
+from shardwright.check.memory import (
+    expert_memory_of,
+    memory_cap_bytes,
+    memory_of,
+)
 from shardwright.check.stage import (
     Layout,
     Point,
     StageView,
-    balanced_load,
-    chunk_load,
+    balanced_iterations,
+    chunk_iterations,
     layout_of,
     point_of,
 )
-from shardwright.check.times import StageTime, hop_ns, return_ns, stage_time
+from shardwright.check.targets import percentile_targets
+from shardwright.check.times import (
+    StageTime,
+    as_measured,
+    hop_ns,
+    return_ns,
+    stage_time,
+)
+from shardwright.check.transfer import transfer_of
 from shardwright.schema.instance import Instance
 from shardwright.schema.model import LayerKind
-from shardwright.schema.plan import GpuRank, MemoryParts, Plan, Replica, Stage
+from shardwright.schema.plan import (
+    GpuRank,
+    MemoryParts,
+    Plan,
+    PoolRole,
+    Replica,
+    ReplicaLoad,
+    Stage,
+)
 
 
 @dataclass(frozen=True)
 class StageFigures:
-    """One stage: what is claimed (``stage``) and what it comes to."""
+    """One stage: what is claimed (``stage``) and what it comes to.
+
+    ``memory`` is of a GPU with attention, ``expert_memory`` of one with routed experts
+    alone, None where there are none.
+    """
 
     label: str
     stage: Stage
     layout: Layout
     gpu_type: str
     memory: MemoryParts
+    expert_memory: MemoryParts | None
     memory_cap_bytes: int
     decode: StageTime
     prefill: StageTime
@@ -50,7 +75,14 @@ class StageFigures:
     @property
     def width(self) -> int:
         """G: GPUs of the stage by its shape."""
-        return self.layout.gpus
+        return self.layout.all_gpus
+
+    def held_bytes(self) -> list[tuple[int, int]]:
+        """(GPUs, bytes on each) of both sorts of GPU."""
+        held = [(self.layout.gpus, self.memory.total())]
+        if self.expert_memory is not None:
+            held.append((self.layout.expert_gpus, self.expert_memory.total()))
+        return held
 
     def decode_time_ns(self) -> int:
         """τ_s: the claim where it holds, else the own value."""
@@ -67,7 +99,8 @@ class StageFigures:
 class ReplicaFigures:
     """One replica. ``law`` follows from true stage times, ``stated`` from claimed ones.
 
-    The two are equal when every claimed stage time holds.
+    The two are equal when every claimed stage time holds. ``has_percentiles``: targets
+    on percentiles, for which it may serve less than the law lets it.
     """
 
     label: str
@@ -77,6 +110,23 @@ class ReplicaFigures:
     hops: Hops
     law: Law
     stated: Law
+    has_percentiles: bool
+
+    @property
+    def role(self) -> PoolRole:
+        """The role of the replica's pool."""
+        return self.point.role
+
+    @property
+    def load(self) -> ReplicaLoad | None:
+        """The claimed share of the requests."""
+        return self.replica.load
+
+    @property
+    def rate_mtok_per_s(self) -> int:
+        """What the replica serves: the law's rate, or less where it may claim less."""
+        claim, most = self.replica.latency.rate_mtok_per_s, self.law.rate_mtok_per_s
+        return min(claim, most) if self.has_percentiles else most
 
     def gpus(self) -> int:
         """G: GPUs of the replica."""
@@ -93,7 +143,7 @@ class ReplicaFigures:
 
     def memory_imbalance(self) -> Fraction:
         """(max − mean)/mean of the bytes of the replica's GPUs."""
-        return _excess([(s.width, s.memory.total()) for s in self.stages])
+        return _excess([sort for s in self.stages for sort in s.held_bytes()])
 
     def compute_imbalance(self) -> Fraction:
         """(max − mean)/mean of the stage times of the replica's GPUs."""
@@ -122,17 +172,29 @@ class Figures:
     cost_micro_usd_per_hour: int
     unpriced_types: tuple[str, ...]
 
+    def of_role(self, role: PoolRole) -> tuple[ReplicaFigures, ...]:
+        """The replicas of the pools of a role."""
+        return tuple(replica for replica in self.replicas if replica.role == role)
+
     def rate_mtok_per_s(self) -> int:
-        """Output tokens per second of all replicas, in thousandths."""
-        return sum(replica.law.rate_mtok_per_s for replica in self.replicas)
+        """Output tokens per second of all replicas, in thousandths.
+
+        Σ mixed + min(Σ prefill, Σ decode).
+        """
+        mixed, prefill, decode = (
+            sum(replica.rate_mtok_per_s for replica in self.of_role(role))
+            for role in ("mixed", "prefill", "decode")
+        )
+        return mixed + min(prefill, decode)
 
     def requests_per_s(self) -> Fraction:
         """Requests per second of all replicas."""
         return self.rate_mtok_per_s() / (1000 * self.mix.mean_output)
 
     def tpot_ns(self) -> int:
-        """The largest TPOT of a replica."""
-        return max(replica.law.tpot_ns for replica in self.replicas)
+        """The largest TPOT of a replica that makes output tokens."""
+        making = (r for r in self.replicas if r.role != "prefill")
+        return max((replica.law.tpot_ns for replica in making), default=0)
 
     def ttft_ns(self) -> int:
         """The largest TTFT of a replica."""
@@ -143,9 +205,10 @@ def figures_of(instance: Instance, plan: Plan, inventory: Inventory) -> Figures:
     """Recompute everything that the cost model says of the plan."""
     mix = mix_of(instance.workload)
     builder = _Builder(instance, mix, inventory, balances_of(instance, plan))
+    served = [(pool.role, replica) for pool in plan.pools for replica in pool.replicas]
     replicas = tuple(
-        builder.replica(f"replica {r}", replica)
-        for r, replica in enumerate(plan.replicas())
+        builder.replica(f"replica {r}", role, replica)
+        for r, (role, replica) in enumerate(served)
     )
     stages = [stage for replica in replicas for stage in replica.stages]
     prices = {stage.gpu_type: _price(instance, stage.gpu_type) for stage in stages}
@@ -168,7 +231,7 @@ def _price(instance: Instance, gpu_type: str) -> int | None:
 
 
 _StageKey = tuple[Point, str, Layout, tuple[int, int], int, int]
-_StageValue = tuple[MemoryParts, StageTime, StageTime]
+_StageValue = tuple[MemoryParts, MemoryParts | None, StageTime, StageTime]
 
 
 class _Builder:
@@ -185,30 +248,36 @@ class _Builder:
         self._mix = mix
         self._inventory = inventory
         self._balances = balances
+        self._transfer = transfer_of(instance, mix, inventory)
         self._known: dict[_StageKey, _StageValue] = {}
         kinds = instance.model.layer_kinds
         self._layers = tuple(kinds[i] for i in instance.model.kind_indices())
 
-    def replica(self, label: str, replica: Replica) -> ReplicaFigures:
-        point = point_of(replica.operating_point, self._mix)
+    def replica(self, label: str, role: PoolRole, replica: Replica) -> ReplicaFigures:
+        point = point_of(replica.operating_point, role, self._mix)
         views = self._views(replica, point)
         stages = tuple(
             self._stage(f"{label} stage {s}", stage, view)
             for s, (stage, view) in enumerate(zip(replica.stages, views, strict=True))
         )
         hops = self._hops(replica, views, point)
-        law = self._law(point, hops, stages)
+        gpus = sum(stage.layout.gpus for stage in stages)
+        service = Service(point, self._mix, hops, gpus, self._transfer)
+        law = replica_law(
+            service,
+            [stage.decode_time_ns() for stage in stages],
+            [stage.prefill_time_ns() for stage in stages],
+        )
         stated = replica_law(
-            point,
-            self._mix,
-            hops,
+            service,
             [stage.decode_time_ns for stage in replica.stages],
             [stage.prefill_time_ns for stage in replica.stages],
         )
         if law == stated:
-            law = settled(law, point, self._mix, hops, replica.latency)
-        stated = settled(stated, point, self._mix, hops, replica.latency)
-        return ReplicaFigures(label, replica, point, stages, hops, law, stated)
+            law = settled(law, service, replica.latency)
+        stated = settled(stated, service, replica.latency)
+        several = bool(percentile_targets(self._instance, role))
+        return ReplicaFigures(label, replica, point, stages, hops, law, stated, several)
 
     def _views(self, replica: Replica, point: Point) -> tuple[StageView, ...]:
         return tuple(
@@ -246,14 +315,18 @@ class _Builder:
         if key not in self._known:
             self._known[key] = (
                 memory_of(view),
-                stage_time(view, balanced_load(view)),
-                stage_time(view, chunk_load(view)),
+                expert_memory_of(view) if view.layout.apart else None,
+                stage_time(view, balanced_iterations(view)),
+                stage_time(view, chunk_iterations(view)),
             )
-        memory, decode, prefill = self._known[key]
+        memory, experts, decode, prefill = self._known[key]
+        if self._instance.engine.latencies == "silicon":
+            decode = as_measured(stage.decode_time_ns)
+            if view.point.role != "decode":
+                prefill = as_measured(stage.prefill_time_ns)
         cap = memory_cap_bytes(self._instance, view.spec)
-        return StageFigures(
-            label, stage, view.layout, gpu_type, memory, cap, decode, prefill
-        )
+        figures = (memory, experts, cap, decode, prefill)
+        return StageFigures(label, stage, view.layout, gpu_type, *figures)
 
     def _hops(
         self, replica: Replica, views: tuple[StageView, ...], point: Point
@@ -261,9 +334,8 @@ class _Builder:
         m = point.micro_batch_sequences
         back = return_ns(self._instance) if len(views) > 1 else 0
         decode = self._hop_row(replica, views, m + point.prompt_tokens)
-        return Hops(
-            decode, self._hop_row(replica, views, m + point.prefill_tokens), back
-        )
+        prefill = self._hop_row(replica, views, m + point.prefill_tokens)
+        return Hops(decode, () if point.role == "decode" else prefill, back)
 
     def _hop_row(
         self, replica: Replica, views: tuple[StageView, ...], tokens: int
@@ -276,11 +348,6 @@ class _Builder:
     def _together(self, here: Stage, there: Stage) -> bool:
         """True when both stages lie on one island (unknown GPUs do not count)."""
         return len(self._inventory.islands(here.gpus, there.gpus)) <= 1
-
-    def _law(self, point: Point, hops: Hops, stages: tuple[StageFigures, ...]) -> Law:
-        decode = [stage.decode_time_ns() for stage in stages]
-        prefill = [stage.prefill_time_ns() for stage in stages]
-        return replica_law(point, self._mix, hops, decode, prefill)
 
 
 def gpu_name(gpu: GpuRank) -> str:

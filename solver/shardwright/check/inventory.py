@@ -48,22 +48,42 @@ class Inventory:
 
     def islands(self, *groups: Sequence[GpuRank]) -> list[Island]:
         """The islands that these GPUs lie on; unknown GPUs lie on none."""
-        found = (self._island_of(gpu) for gpus in groups for gpu in gpus)
+        found = (self._island_of(gpu.node, gpu.gpu) for gpus in groups for gpu in gpus)
         return list(dict.fromkeys(island for island in found if island is not None))
 
-    def _island_of(self, gpu: GpuRank) -> Island | None:
-        if not self.exists(gpu):
+    def _island_of(self, node: str, gpu: int) -> Island | None:
+        group = self._groups.get(node)
+        if group is None or gpu >= group.gpus:
             return None
-        size = self._cluster.island_size(self._groups[gpu.node])
-        return gpu.node, gpu.gpu // size
+        if group.islands is not None:
+            holds = [gpu in island for island in group.islands]
+            return node, holds.index(True)
+        return node, gpu // self._cluster.island_size(group)
 
     def usable(self, island: Island) -> set[int]:
         """Indices of the island's GPUs that are neither reserved nor failed."""
         node, index = island
         group = self._groups[node]
-        size = self._cluster.island_size(group)
-        whole = range(index * size, min(index * size + size, group.gpus))
-        return {*whole} - {*group.reserved, *group.failed}
+        if group.islands is not None:
+            whole = {*group.islands[index]}
+        else:
+            size = self._cluster.island_size(group)
+            whole = {*range(index * size, min(index * size + size, group.gpus))}
+        return whole - {*group.reserved, *group.failed}
+
+    def usable_islands(self) -> int:
+        """Islands with a GPU that is neither reserved nor failed."""
+        count = 0
+        for group in self._cluster.nodes:
+            node = group.node_names()[0]
+            held = {self._island_of(node, gpu) for gpu in range(group.gpus)}
+            used = [at for at in held if at is not None and self.usable(at)]
+            count += group.count * len(used)
+        return count
+
+    def gpu_types(self) -> list[str]:
+        """The types that nodes have, in their order."""
+        return list(dict.fromkeys(group.gpu for group in self._cluster.nodes))
 
     def available_gpus(self) -> int:
         """GPUs that are neither reserved nor failed."""

@@ -13,10 +13,11 @@ from shardwright.check.stage import has_experts
 
 
 def stage_inside_island(case: Case) -> Iterator[RuleRow]:
-    """z = 1; with experts and ep > 1 also z > 1 whole islands of G/z GPUs each"""
+    """z = 1; ep > 1 and no expert_unit: also z > 1 whole islands of G/z GPUs each"""
     for stage in case.stages():
         islands = case.inventory.islands(stage.stage.gpus)
-        if stage.layout.ep > 1 and len(islands) > 1:
+        spread = stage.layout.ep > 1 and not stage.layout.apart
+        if spread and len(islands) > 1:
             yield from _whole_islands(case, stage, islands)
         else:
             yield at_most(
@@ -81,9 +82,11 @@ def tensor_groups_inside_island(case: Case) -> Iterator[RuleRow]:
 
 
 def _left_over(stage: StageFigures) -> Iterator[RuleRow]:
-    per_island = Fraction(len(stage.stage.gpus), stage.layout.islands)
-    for name in ("tp", "moe_tp"):
-        degree = getattr(stage.layout, name)
+    layout, rest = stage.layout, _attention_gpus(stage)
+    experts = layout.expert_gpus if layout.apart else rest
+    for name, gpus in (("tp", rest), ("moe_tp", experts)):
+        per_island = Fraction(gpus, layout.islands)
+        degree = getattr(layout, name)
         yield at_most(
             "tensor_groups_inside_island",
             stage.label,
@@ -94,8 +97,13 @@ def _left_over(stage: StageFigures) -> Iterator[RuleRow]:
         )
 
 
+def _attention_gpus(stage: StageFigures) -> int:
+    """The first GPUs of the stage; experts may have the last ones to themselves."""
+    return max(0, len(stage.stage.gpus) - stage.layout.expert_gpus)
+
+
 def _groups_torn(case: Case, stage: StageFigures) -> RuleRow:
-    gpus, tp = stage.stage.gpus, stage.tp
+    gpus, tp = stage.stage.gpus[: _attention_gpus(stage)], stage.tp
     groups = [gpus[i : i + tp] for i in range(0, len(gpus), tp)]
     torn = [
         f"ranks {group[0].rank} to {group[-1].rank}"

@@ -21,6 +21,7 @@ class Mix:
     """
 
     mean_input: Fraction
+    input_variance: Fraction
     mean_output: Fraction
     computed: Fraction
     kv_mean: Fraction
@@ -67,6 +68,7 @@ def mix_of(workload: Workload) -> Mix:
     kv_square = l2 + l1 * o2 / o1 + o3 / (3 * o1)
     return Mix(
         mean_input=l1,
+        input_variance=l2 - l1**2,
         mean_output=o1,
         computed=l1 * (1 - cached),
         kv_mean=kv_mean,

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from fractions import Fraction
 
 from shardwright.check.case import Case, Rule
-from shardwright.check.exact import NS_PER_MS, RELATIVE_TOLERANCE, exact
+from shardwright.check.exact import RELATIVE_TOLERANCE, exact
 from shardwright.check.figures import ReplicaFigures
-from shardwright.check.law import Law
+from shardwright.check.latency import LATENCY
 from shardwright.check.report import RuleRow, at_least, at_most
-
-NOT_MODELLED = "mean, percentile not modelled"
+from shardwright.check.survive import survive
 
 
 def batch_limit(case: Case) -> Iterator[RuleRow]:
@@ -31,8 +30,8 @@ def batch_limit(case: Case) -> Iterator[RuleRow]:
 
 
 def chunk_feeds_batch(case: Case) -> Iterator[RuleRow]:
-    """c <= chunk"""
-    for replica in case.figures.replicas:
+    """c <= chunk of mixed replicas"""
+    for replica in case.figures.of_role("mixed"):
         yield at_most(
             "chunk_feeds_batch",
             replica.label,
@@ -83,75 +82,14 @@ def max_tensor_parallel(case: Case) -> Iterator[RuleRow]:
 def memory_fits(case: Case) -> Iterator[RuleRow]:
     """sum of the five parts <= ⌊memory_fraction·memory⌋, on each GPU"""
     for stage in case.stages():
-        yield at_most(
-            "memory_fits",
-            stage.label,
-            "memory of each GPU is",
-            stage.memory.total(),
-            stage.memory_cap_bytes,
-            "B",
-        )
-
-
-def _latency(
-    case: Case, rule: str, metric: str, words: str, value: Callable[[Law], int]
-) -> Iterator[RuleRow]:
-    """One row for each target of the metric; the tightest one binds."""
-    targets = [target for target in case.instance.slo if target.metric == metric]
-    for replica in case.figures.replicas:
-        for target in targets:
-            yield at_most(
-                rule,
-                replica.label,
-                words,
-                value(replica.law),
-                math.floor(exact(target.limit_ms) * NS_PER_MS),
-                "ns",
-                note="" if target.percentile == "mean" else NOT_MODELLED,
-            )
-
-
-def tpot_limit(case: Case) -> Iterator[RuleRow]:
-    """Θ <= ⌊limit_ms·10^6⌋ for targets on tpot"""
-    return _latency(
-        case, "tpot_limit", "tpot", "time per output token is", lambda law: law.tpot_ns
-    )
-
-
-def itl_limit(case: Case) -> Iterator[RuleRow]:
-    """Θ <= ⌊limit_ms·10^6⌋ for targets on itl"""
-    return _latency(
-        case, "itl_limit", "itl", "inter-token latency is", lambda law: law.tpot_ns
-    )
-
-
-def prefill_limit(case: Case) -> Iterator[RuleRow]:
-    """Π <= ⌊limit_ms·10^6⌋ for targets on prefill"""
-    return _latency(
-        case,
-        "prefill_limit",
-        "prefill",
-        "prefill latency is",
-        lambda law: law.prefill_ns,
-    )
-
-
-def ttft_limit(case: Case) -> Iterator[RuleRow]:
-    """TTFT <= ⌊limit_ms·10^6⌋ for targets on ttft"""
-    return _latency(
-        case, "ttft_limit", "ttft", "time to first token is", lambda law: law.ttft_ns
-    )
-
-
-def e2e_limit(case: Case) -> Iterator[RuleRow]:
-    """TTFT + ⌈(Ō - 1)·Θ⌉ <= ⌊limit_ms·10^6⌋ for targets on e2e"""
-    return _latency(
-        case, "e2e_limit", "e2e", "end-to-end latency is", lambda law: law.e2e_ns
-    )
+        sorts = ("",) if stage.expert_memory is None else ("attention ", "expert ")
+        for sort, (_, held) in zip(sorts, stage.held_bytes(), strict=True):
+            words, most = f"memory of each {sort}GPU is", stage.memory_cap_bytes
+            yield at_most("memory_fits", stage.label, words, held, most, "B")
 
 
 def request_rate(case: Case) -> Iterator[RuleRow]:
-    """Σ rate >= ⌈request_rate_per_s·Ō·1000⌉, where given"""
+    """Σ mixed + min(Σ prefill, Σ decode) >= ⌈request_rate_per_s·Ō·1000⌉, where given"""
     asked = case.instance.workload.request_rate_per_s
     if asked is not None:
         needed = math.ceil(exact(asked) * case.figures.mix.mean_output * 1000)
@@ -261,15 +199,12 @@ LIMITS: tuple[Rule, ...] = (
     max_pipeline_stages,
     max_tensor_parallel,
     memory_fits,
-    tpot_limit,
-    itl_limit,
-    prefill_limit,
-    ttft_limit,
-    e2e_limit,
+    *LATENCY,
     request_rate,
     memory_imbalance,
     compute_imbalance,
     communication_share,
+    survive,
     spare_gpus,
     max_gpus,
     max_cost_usd_per_hour,

@@ -19,8 +19,9 @@ MapKey = tuple[int, int]
 
 def balanced(instance: Instance, ep: int) -> bool:
     """True where experts are laid out by their loads: these are known, and e > 1."""
-    mixture = any(isinstance(k.ffn, MoeFfn) for k in instance.model.layer_kinds)
-    return mixture and instance.workload.expert_loads is not None and ep > 1
+    if instance.workload.expert_loads is None or ep == 1:
+        return False
+    return bool(expert_counts(instance.model))
 
 
 def key_of(entry: ExpertMap) -> MapKey:

@@ -6,7 +6,12 @@ import math
 from fractions import Fraction
 
 from shardwright.check.exact import bytes_per_value, ceil_sqrt, exact, whole_bytes
-from shardwright.check.experts import expert_bytes, slot_small, slots_of
+from shardwright.check.experts import (
+    expert_bytes,
+    held_experts,
+    slot_small,
+    slots_of,
+)
 from shardwright.check.lengths import Mix
 from shardwright.check.rank import (
     attention_of,
@@ -16,14 +21,14 @@ from shardwright.check.rank import (
 )
 from shardwright.check.stage import (
     StageView,
-    expert_blocks,
     padded_vocabulary,
+    shard,
     vocabulary_shard,
 )
 from shardwright.schema.cluster import GpuSpec
 from shardwright.schema.instance import Instance
 from shardwright.schema.model import LayerKind, MoeFfn
-from shardwright.schema.plan import MemoryParts
+from shardwright.schema.plan import MemoryParts, PoolRole
 from shardwright.schema.workload import Workload
 
 P99_QUANTILE = Fraction(233, 100)
@@ -31,7 +36,7 @@ LOGIT_BYTES = 4
 
 
 def memory_of(view: StageView) -> MemoryParts:
-    """The five parts of one GPU of the stage."""
+    """The five parts of one GPU of the stage that has attention."""
     return MemoryParts(
         weights=weights_bytes(view),
         kv_cache=kv_cache_bytes(view),
@@ -48,16 +53,16 @@ def memory_cap_bytes(instance: Instance, spec: GpuSpec) -> int:
 
 def weights_bytes(view: StageView) -> int:
     """Layers, and the embedding, LM head and final norm where they stand."""
-    layers = sum(_layer_weight_bytes(view, kind) for kind in view.kinds)
+    layers = sum(layer_weight_bytes(view, kind) for kind in view.kinds)
     return layers + _extra_weight_bytes(view)
 
 
-def _layer_weight_bytes(view: StageView, kind: LayerKind) -> int:
+def layer_weight_bytes(view: StageView, kind: LayerKind) -> int:
     """Matrices of each format, experts and small weights, each rounded up."""
     matrices = rank_matrices(view, kind).items()
     total = sum(whole_bytes(n * bytes_per_value(dtype)) for dtype, n in matrices)
     small = small_weights(view, kind)
-    if isinstance(kind.ffn, MoeFfn):
+    if isinstance(kind.ffn, MoeFfn) and not view.layout.apart:
         total += whole_bytes(expert_bytes(view, kind.ffn))
         small += slots_of(view, kind.ffn) * slot_small(view, kind.ffn)
     return total + whole_bytes(small * _activation(view))
@@ -75,20 +80,24 @@ def _extra_weight_bytes(view: StageView) -> int:
     return whole_bytes(values * _activation(view))
 
 
-def kv_tokens(workload: Workload, mix: Mix, sequences: int) -> int:
-    """R(M): tokens that the cache of a replica must hold."""
+def kv_tokens(workload: Workload, mix: Mix, sequences: int, role: PoolRole) -> int:
+    """R(M): tokens that the cache must hold, of prompts alone in a prefill replica."""
+    mean, variance = mix.kv_mean, mix.kv_variance
+    if role == "prefill":
+        mean, variance = mix.mean_input, mix.input_variance
     full = sequences * workload.max_context_tokens
     if workload.kv_reserve == "max_context":
         return full
-    square = P99_QUANTILE**2 * sequences * mix.kv_variance
+    square = P99_QUANTILE**2 * sequences * variance
     root = Fraction(ceil_sqrt(math.ceil(square * 10**12)), 10**6)
-    expected = math.ceil(sequences * mix.kv_mean + root)
+    expected = math.ceil(sequences * mean + root)
     return max(min(full, expected), workload.max_context_tokens)
 
 
 def kv_cache_bytes(view: StageView) -> int:
     """The cache of a rank's sequences, in all micro-batches, for the stage's layers."""
-    tokens = kv_tokens(view.instance.workload, view.mix, view.resident_sequences)
+    workload, role = view.instance.workload, view.point.role
+    tokens = kv_tokens(workload, view.mix, view.resident_sequences, role)
     return sum(_layer_kv_bytes(view, kind, tokens) for kind in view.kinds)
 
 
@@ -118,20 +127,68 @@ def _logit_bytes(view: StageView) -> int:
 
 def communication_bytes(view: StageView) -> int:
     """Communicators of the stage and the pipeline, and the buffers of collectives."""
-    groups = int(view.layout.gpus > 1) + int(view.stages > 1)
+    several = view.layout.all_gpus > 1
+    groups = int(several) + int(view.stages > 1)
     total = groups * view.spec.calibration.communicator_memory_bytes
-    if view.layout.gpus > 1:
+    if several:
         values = _iteration_tokens(view) * view.instance.model.hidden
         total += whole_bytes(values * _activation(view) * _copies(view))
     return total
 
 
 def _copies(view: StageView) -> int:
-    """1 + [d > 1]·K: dispatch sends a token once for each of its experts."""
-    if view.layout.attn_dp == 1:
+    """1 + [d > 1 or experts apart]·K: a token is sent once for each of its experts."""
+    if view.layout.attn_dp == 1 and not view.layout.apart:
         return 1
-    blocks = expert_blocks(view.instance.model)
-    return 1 + max(block.top_k for block in blocks)
+    return 1 + max((block.top_k for block in _blocks(view)), default=0)
+
+
+def _blocks(view: StageView) -> list[MoeFfn]:
+    """The mixtures of all kinds of the model, whether a layer has them or not."""
+    blocks = (kind.ffn for kind in view.instance.model.layer_kinds)
+    return [block for block in blocks if isinstance(block, MoeFfn)]
+
+
+def expert_memory_of(view: StageView) -> MemoryParts:
+    """The five parts of an expert GPU (section 11)."""
+    return MemoryParts(
+        weights=sum(_expert_layer_bytes(view, kind) for kind in view.kinds),
+        kv_cache=0,
+        activations=_pair_bytes(view),
+        communication=_pair_buffer_bytes(view),
+        framework=framework_bytes(view),
+    )
+
+
+def _expert_layer_bytes(view: StageView, kind: LayerKind) -> int:
+    if not isinstance(kind.ffn, MoeFfn):
+        return 0
+    small = slots_of(view, kind.ffn) * slot_small(view, kind.ffn)
+    matrices = whole_bytes(expert_bytes(view, kind.ffn))
+    return matrices + whole_bytes(small * _activation(view))
+
+
+def _pairs(view: StageView, ffn: MoeFfn) -> int:
+    """P_g: pairs of a token and an expert on one expert GPU."""
+    tokens = view.point.micro_batch_sequences + view.point.chunk
+    pairs = tokens * ffn.top_k * slots_of(view, ffn)
+    return math.ceil(Fraction(pairs, held_experts(view, ffn)))
+
+
+def _pair_bytes(view: StageView) -> int:
+    hidden, moe_tp = view.instance.model.hidden, view.layout.moe_tp
+    values = (
+        _pairs(view, ffn) * (2 * hidden + 2 * shard(ffn.intermediate, moe_tp))
+        for ffn in _blocks(view)
+    )
+    return whole_bytes(max(values, default=0) * _activation(view))
+
+
+def _pair_buffer_bytes(view: StageView) -> int:
+    most = max((_pairs(view, ffn) for ffn in _blocks(view)), default=0)
+    values = 2 * most * view.instance.model.hidden
+    communicator = view.spec.calibration.communicator_memory_bytes
+    return communicator + whole_bytes(values * _activation(view))
 
 
 def framework_bytes(view: StageView) -> int:

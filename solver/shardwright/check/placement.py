@@ -60,7 +60,7 @@ def engine_shape(case: Case) -> Iterator[RuleRow]:
     engine = case.instance.engine.name
     if engine == "generic" or not has_experts(case.instance.model):
         return
-    for stage in case.stages():
+    for stage in case.together():
         shape, gpus = stage.stage.shape, len(stage.stage.gpus)
         yield at_most(
             "engine_shape",

@@ -84,8 +84,11 @@ def _ffn_width(view: StageView, kind: LayerKind) -> int:
         return 0
     if isinstance(kind.ffn, DenseFfn):
         return shard(kind.ffn.intermediate, view.tp)
-    return max(
-        kind.ffn.top_k * shard(kind.ffn.intermediate, view.layout.moe_tp),
+    beside = max(
         shard(kind.ffn.shared_intermediate, view.tp),
         shard(kind.ffn.dense_intermediate, view.tp),
     )
+    if view.layout.apart:
+        return beside
+    inner = shard(kind.ffn.intermediate, view.layout.moe_tp)
+    return max(beside, kind.ffn.top_k * inner)

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from fractions import Fraction
 
-from shardwright.check.exact import exact, us_in_s
+from shardwright.check.exact import Number, exact, power_norm, us_in_s
 from shardwright.check.stage import StageView
-from shardwright.schema.cluster import GpuSpec
+from shardwright.schema.cluster import EngineCosts, GpuSpec
 from shardwright.schema.errors import FieldError, InvalidInstance
 
 
@@ -37,19 +37,45 @@ def crossing_rate(spec: GpuSpec) -> Fraction:
 
 
 def matmul_rate(view: StageView, stored: str) -> Fraction:
-    """F[d]·e_mm[d] for matrices stored in a format."""
+    """F[d]·e_mm[d]·f for matrices stored in a format."""
     dtype = _compute_format(view, stored)
     table = view.spec.calibration.matmul_efficiency
     peak = _peak_flops(view, dtype)
     if dtype not in table:
         raise _missing(view, "calibration.matmul_efficiency", dtype, list(table))
-    return peak * exact(table[dtype])
+    return peak * exact(table[dtype]) * exact(engine_costs(view).compute_factor)
 
 
 def attention_rate(view: StageView) -> Fraction:
-    """F[act]·e_att."""
+    """F[act]·e_att·f."""
     efficiency = exact(view.spec.calibration.attention_efficiency)
+    efficiency *= exact(engine_costs(view).compute_factor)
     return _peak_flops(view, view.instance.precision.activations) * efficiency
+
+
+def unpacked(view: StageView, stored: str) -> Fraction:
+    """u_d: u for matrices that are unpacked to be computed with, else 1."""
+    if _compute_format(view, stored) == stored:
+        return Fraction(1)
+    return exact(view.spec.calibration.unpacking_factor)
+
+
+def joined(view: StageView, first: Number, second: Number) -> Fraction:
+    """‖a, b‖ of two times that one kernel takes of two resources."""
+    return power_norm(first, second, view.spec.calibration.roofline_exponent)
+
+
+def engine_costs(view: StageView) -> EngineCosts:
+    """The engine's own entry, else vLLM's, else the calibration's three overheads."""
+    calibration, engine = view.spec.calibration, view.instance.engine.name
+    for name in (engine, "vllm"):
+        if name in calibration.engines:
+            return calibration.engines[name]
+    return EngineCosts(
+        layer_overhead_us=calibration.layer_overhead_us,
+        step_overhead_us=calibration.step_overhead_us,
+        sequence_overhead_us=calibration.sequence_overhead_us,
+    )
 
 
 def start_up(view: StageView, ranks: int) -> Fraction:

@@ -168,6 +168,7 @@ def equal(
     unit: str,
     *,
     allowance: Number = 0,
+    note: str = "",
     detail: str = "",
 ) -> RuleRow:
     """|left − right| ≤ allowance; the slack is what is left of the allowance."""
@@ -182,6 +183,7 @@ def equal(
         unit=unit,
         slack=slack,
         holds=slack >= 0,
+        note=note,
         detail=detail,
     )
 

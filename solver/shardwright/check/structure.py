@@ -41,10 +41,15 @@ def stage_not_empty(case: Case) -> Iterator[RuleRow]:
 
 
 def operating_point(case: Case) -> Iterator[RuleRow]:
-    """m = ⌈M/q⌉, c = ⌈m·L_e/Ō⌉, K = ⌈L_e/chunk⌉, q <= M"""
+    """M, m, chunk, c, K as in the column of the pool's role (cost-model §10), q <= M"""
     rule = "operating_point"
     for replica in case.figures.replicas:
         claim, own, who = replica.replica.operating_point, replica.point, replica.label
+        if replica.role == "prefill":
+            found, due = claim.sequences, own.sequences
+            yield equal(rule, who, "sequences (M) is", found, due, "sequences")
+        found, due = claim.prefill_chunk_tokens, own.chunk
+        yield equal(rule, who, "prefill_chunk_tokens is", found, due, "tokens")
         yield equal(
             rule,
             who,
@@ -83,7 +88,7 @@ def shape_product(case: Case) -> Iterator[RuleRow]:
     """tp·attn_dp = moe_tp·ep·moe_dp = GPUs, cp = 1; dense: attn_dp = ep = moe_dp = 1"""
     rule = "shape_product"
     dense = not has_experts(case.instance.model)
-    for stage in case.stages():
+    for stage in case.together():
         shape, gpus, who = stage.stage.shape, len(stage.stage.gpus), stage.label
         attention = shape.tp * shape.attn_dp * shape.cp
         experts = shape.moe_tp * shape.ep * shape.moe_dp

@@ -7,10 +7,10 @@ rounds, so the only tolerance left is for whoever computed the claim in floats.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
 
-from shardwright.check.attention import AttentionShard
 from shardwright.check.collectives import (
     after_experts,
     all_reduce,
@@ -24,16 +24,17 @@ from shardwright.check.exact import (
     whole_ns,
 )
 from shardwright.check.experts import expert_seconds
-from shardwright.check.rank import attention_of, rank_matrices
+from shardwright.check.layer import expert_overhead, plain_overhead, rank_seconds
 from shardwright.check.rates import (
-    attention_rate,
     crossing_rate,
+    engine_costs,
     hbm_rate,
-    kv_read_rate,
+    joined,
     link_rate,
     matmul_rate,
 )
-from shardwright.check.stage import Load, StageView, vocabulary_shard
+from shardwright.check.stage import Iterations, Load, StageView, vocabulary_shard
+from shardwright.check.stations import PingPong, Seconds, ping_pong
 from shardwright.schema.cluster import Calibration
 from shardwright.schema.instance import Instance
 from shardwright.schema.model import LayerKind, MoeFfn
@@ -61,33 +62,88 @@ class StageTime:
         return self.total_ns * RELATIVE_TOLERANCE + self.terms
 
 
-def stage_time(view: StageView, load: Load) -> StageTime:
-    """ρ + Σ layers τ_g of one iteration, each term rounded up to ns."""
-    total, communication = _constant_ns(view, load)
+def as_measured(claimed_ns: int) -> StageTime:
+    """A stage time that comes from measured tables: an input, taken as claimed.
+
+    Its collectives are not told apart, which is why communication_share is refused
+    with such times.
+    """
+    return StageTime(claimed_ns, 0, 0, 0)
+
+
+def stage_time(view: StageView, iterations: Iterations) -> StageTime:
+    """ρ + Σ layers τ_g, means over the iterations, each term rounded up to ns."""
+    if not iterations:
+        return StageTime(0, 0, 0, 0)
+    laws = [(share, _law(view, load)) for share, load in iterations]
+    total, communication = _mean_ns((share, law.constant()) for share, law in laws)
     communication_terms = int(communication > 0)
     for name, count in Counter(kind.name for kind in view.kinds).items():
         kind = next(kind for kind in view.kinds if kind.name == name)
-        layer, layer_communication = _layer_ns(view, kind, load)
+        layers = ((share, law.layer(kind)) for share, law in laws)
+        layer, layer_communication = _mean_ns(layers)
         total += count * layer
         communication += count * layer_communication
         communication_terms += count * int(layer_communication > 0)
     return StageTime(total, communication, len(view.kinds) + 1, communication_terms)
 
 
-def _layer_ns(view: StageView, kind: LayerKind, load: Load) -> tuple[int, int]:
-    """τ_g and its part in collectives."""
+@dataclass(frozen=True)
+class _Together:
+    """An iteration of a stage whose experts lie on the attention GPUs."""
+
+    view: StageView
+    load: Load
+
+    def constant(self) -> Seconds:
+        return _constant(self.view, self.load)
+
+    def layer(self, kind: LayerKind) -> Seconds:
+        return _layer(self.view, kind, self.load)
+
+
+@dataclass(frozen=True)
+class _Apart:
+    """An iteration of a stage whose experts have GPUs of their own."""
+
+    view: StageView
+    load: Load
+    rounds: PingPong
+
+    def constant(self) -> Seconds:
+        seconds, communication = _constant(self.view, self.load)
+        return seconds + self.rounds.fill(), communication
+
+    def layer(self, kind: LayerKind) -> Seconds:
+        return self.rounds.layer(kind)
+
+
+def _law(view: StageView, load: Load) -> _Together | _Apart:
+    if view.layout.apart:
+        return _Apart(view, load, ping_pong(view, load))
+    return _Together(view, load)
+
+
+def _mean_ns(parts: Iterable[tuple[Fraction, Seconds]]) -> tuple[int, int]:
+    """The mean time and the mean of its collectives, each rounded up."""
+    total = communication = Fraction(0)
+    for share, (seconds, collective) in parts:
+        total += share * seconds
+        communication += share * collective
+    return whole_ns(total), whole_ns(communication)
+
+
+def _layer(view: StageView, kind: LayerKind, load: Load) -> Seconds:
+    """t_g and its part in collectives."""
     if kind.attention is None and kind.ffn is None:
-        return 0, 0
+        return Fraction(0), Fraction(0)
     communication = _layer_communication(view, kind, load)
-    seconds = _linear(view, kind, load.rank_tokens) + communication
-    attention = attention_of(view, kind)
-    if attention is not None:
-        seconds += _decode_attention(view, attention, load.sequences)
-        seconds += _prefill_attention(view, attention, load.prompt)
+    seconds = rank_seconds(view, kind, load) + communication
     if isinstance(kind.ffn, MoeFfn):
-        seconds += expert_seconds(view, kind.ffn, load)
-    seconds += us_in_s(view.spec.calibration.layer_overhead_us)
-    return whole_ns(seconds), whole_ns(communication)
+        seconds += expert_seconds(view, kind.ffn, load) + expert_overhead(view)
+    else:
+        seconds += plain_overhead(view)
+    return seconds, communication
 
 
 def _layer_communication(view: StageView, kind: LayerKind, load: Load) -> Fraction:
@@ -99,11 +155,11 @@ def _layer_communication(view: StageView, kind: LayerKind, load: Load) -> Fracti
     return total + reduce if kind.ffn is not None else total
 
 
-def _constant_ns(view: StageView, load: Load) -> tuple[int, int]:
-    """ρ and its collective part."""
-    calibration = view.spec.calibration
-    seconds = us_in_s(calibration.step_overhead_us)
-    seconds += load.sequences * us_in_s(calibration.sequence_overhead_us)
+def _constant(view: StageView, load: Load) -> Seconds:
+    """r(m, x) and its collective part."""
+    costs = engine_costs(view)
+    seconds = us_in_s(costs.step_overhead_us)
+    seconds += load.sequences * us_in_s(costs.sequence_overhead_us)
     communication = Fraction(0)
     if view.first:
         embedded = hidden_bytes(view, load.rank_tokens)
@@ -113,48 +169,16 @@ def _constant_ns(view: StageView, load: Load) -> tuple[int, int]:
         rows = load.sequences + load.prompt / view.mix.computed
         seconds += _head(view, rows)
         communication += logit_gather(view, rows)
-    return whole_ns(seconds + communication), whole_ns(communication)
-
-
-def _linear(view: StageView, kind: LayerKind, tokens: int) -> Fraction:
-    """max(Σ 2·P_i·n_r/(F[d_i]·e_mm[d_i]), Σ P_i·w_i/(BW·e_hbm)) over the formats."""
-    compute = read = Fraction(0)
-    for dtype, weights in rank_matrices(view, kind).items():
-        compute += 2 * weights * tokens / matmul_rate(view, dtype)
-        read += weights * bytes_per_value(dtype) / hbm_rate(view.spec)
-    return max(compute, read)
-
-
-def _decode_attention(
-    view: StageView, attention: AttentionShard, sequences: int
-) -> Fraction:
-    """The cache read; latent attention may take longer to compute."""
-    seen = sequences * _within_window(view.mix.kv_mean, attention)
-    kappa = bytes_per_value(view.instance.precision.kv_cache)
-    read = seen * attention.cached * kappa / kv_read_rate(view.spec)
-    return max(read, seen * attention.latent_flops / attention_rate(view))
-
-
-def _prefill_attention(
-    view: StageView, attention: AttentionShard, tokens: int
-) -> Fraction:
-    """2·x·min(A, window)·H_t·(D + D_v)/(F[act]·e_att), or as latent heads have it."""
-    seen = tokens * _within_window(view.mix.attended, attention)
-    return seen * attention.prefill_flops / attention_rate(view)
+    return seconds + communication, communication
 
 
 def _head(view: StageView, rows: Fraction) -> Fraction:
-    """max(2·h·V_t·r/(F[act]·e_mm[act]), h·V_t·a/(BW·e_hbm))."""
+    """‖2·h·V_t·R/(F[act]·e_mm[act]·f), h·V_t·a/(BW·e_hbm)‖."""
     model, activations = view.instance.model, view.instance.precision.activations
     weights = model.hidden * vocabulary_shard(model, view.tp)
     compute = 2 * weights * rows / matmul_rate(view, activations)
-    return max(compute, weights * bytes_per_value(activations) / hbm_rate(view.spec))
-
-
-def _within_window(tokens: Fraction, attention: AttentionShard) -> Fraction:
-    if attention.window is None:
-        return tokens
-    return min(tokens, Fraction(attention.window))
+    read = weights * bytes_per_value(activations) / hbm_rate(view.spec)
+    return joined(view, compute, read)
 
 
 def hop_ns(sender: StageView, receiver: StageView, tokens: int, together: bool) -> int:
@@ -169,8 +193,9 @@ def hop_ns(sender: StageView, receiver: StageView, tokens: int, together: bool) 
 
 
 def return_ns(instance: Instance) -> int:
-    """η_r: the largest network latency of the instance's GPU types."""
-    specs = instance.cluster.gpu_types.values()
+    """η_r: the largest network latency of the GPU types that nodes have."""
+    cluster = instance.cluster
+    specs = [cluster.gpu_types[group.gpu] for group in cluster.nodes]
     return max(whole_ns(us_in_s(spec.calibration.network_latency_us)) for spec in specs)
 
 

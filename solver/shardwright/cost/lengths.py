@@ -13,6 +13,7 @@ from shardwright.schema.workload import Lengths, Workload
 
 _P99_Z = Fraction(233, 100)
 _MICRO = 10**6
+_CARRIED_TOKENS = 8192
 
 
 def exact(value: float | int) -> Fraction:
@@ -55,6 +56,8 @@ class RequestMix:
     context_mean: Fraction
     context_variance: Fraction
     attended_mean: Fraction
+    prompt_mean: Fraction
+    prompt_variance: Fraction
     max_context: int
     reserve_full_context: bool
 
@@ -71,6 +74,8 @@ class RequestMix:
             context_mean=context,
             context_variance=l2 + l1 * o2 / o1 + o3 / (3 * o1) - context**2,
             attended_mean=l2 / l1 * (1 + hit) / 2,
+            prompt_mean=l1,
+            prompt_variance=l2 - l1**2,
             max_context=workload.max_context_tokens,
             reserve_full_context=workload.kv_reserve == "max_context",
         )
@@ -87,14 +92,28 @@ class RequestMix:
         """Prompt tokens s of one prefill iteration of a mean prompt."""
         return ceil_fraction(self.prompt_work / self.chunks(chunk_tokens))
 
-    def kv_tokens(self, sequences: int) -> int:
-        """Token room R(M) that ``sequences`` resident sequences need."""
-        full = sequences * self.max_context
+    @property
+    def carried_prompt(self) -> int:
+        """Prompt tokens that an iteration carries when it carries any, in balance.
+
+        A whole mean prompt, in pieces of the engines' usual budget where it is longer;
+        the operating point's own chunk is left out, so TPOT does not depend on it.
+        """
+        return min(ceil_fraction(self.prompt_work), _CARRIED_TOKENS)
+
+    def kv_tokens(self, sequences: int, prompts_only: bool = False) -> int:
+        """Token room R(M) of ``sequences`` resident sequences, or of their prompts."""
+        if prompts_only:
+            return self._room(sequences, self.prompt_mean, self.prompt_variance)
+        return self._room(sequences, self.context_mean, self.context_variance)
+
+    def _room(self, resident: int, mean: Fraction, variance: Fraction) -> int:
+        full = resident * self.max_context
         if self.reserve_full_context:
             return full
-        square = _P99_Z**2 * sequences * self.context_variance * _MICRO**2
+        square = _P99_Z**2 * resident * variance * _MICRO**2
         root = Fraction(_ceil_sqrt(ceil_fraction(square)), _MICRO)
-        room = ceil_fraction(sequences * self.context_mean + root)
+        room = ceil_fraction(resident * mean + root)
         return max(min(full, room), self.max_context)
 
 

@@ -8,6 +8,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from shardwright.cost import terms
 from shardwright.cost.rank import ExpertRank
 from shardwright.cost.shape import StageShape
 from shardwright.schema.cluster import GpuSpec
@@ -26,6 +27,13 @@ def network_speed(gpu: GpuSpec) -> float:
     return min(network, link_speed(gpu))
 
 
+def start_up_s(gpu: GpuSpec, ranks: int) -> float:
+    """Start-up of a collective: the smallest listed rank count that is enough."""
+    table = gpu.calibration.allreduce_latency_us
+    at_least = [n for n in table if n >= ranks]
+    return table[min(at_least) if at_least else max(table)] * 1e-6
+
+
 @dataclass(frozen=True)
 class Links:
     """Collectives of a stage of one GPU type in one shape. Bytes to seconds."""
@@ -35,9 +43,7 @@ class Links:
 
     def latency(self, ranks: int) -> float:
         """Start-up time of a collective inside an island, seconds."""
-        table = self.gpu.calibration.allreduce_latency_us
-        at_least = [n for n in table if n >= ranks]
-        return table[min(at_least) if at_least else max(table)] * 1e-6
+        return start_up_s(self.gpu, ranks)
 
     @cached_property
     def _inside(self) -> float:
@@ -45,17 +51,13 @@ class Links:
 
     def all_reduce(self, message_bytes: FloatArray, ranks: int) -> FloatArray:
         """Ring all-reduce inside an island; 0 for one rank."""
-        if ranks == 1:
-            return np.zeros_like(message_bytes)
-        volume = 2 * (ranks - 1) / ranks * message_bytes
-        return self.latency(ranks) + volume / self._inside
+        return terms.all_reduce(message_bytes, ranks, self.latency(ranks), self._inside)
 
     def all_gather(self, gathered_bytes: FloatArray, ranks: int) -> FloatArray:
         """All-gather (or reduce-scatter) inside an island; 0 for one rank."""
-        if ranks == 1:
-            return np.zeros_like(gathered_bytes)
-        volume = (ranks - 1) / ranks * gathered_bytes
-        return self.latency(ranks) + volume / self._inside
+        return terms.all_gather(
+            gathered_bytes, ranks, self.latency(ranks), self._inside
+        )
 
     def exchange(
         self, tokens: FloatArray, token_bytes: int, experts: ExpertRank
@@ -70,14 +72,17 @@ class Links:
 
     def one_way(self, sent_bytes: FloatArray, experts: ExpertRank) -> FloatArray:
         """Dispatch or combine of what one GPU sends per expert of a token."""
-        shape, islands = self.shape, self.shape.islands
-        inside = sent_bytes * self.copies_inside(experts) / self._inside
-        latency = self.latency(min(shape.ep, shape.gpus_per_island))
-        if islands == 1:
-            return latency + inside
-        across = sent_bytes * self.copies_across(experts) / network_speed(self.gpu)
-        network_latency = self.gpu.calibration.network_latency_us * 1e-6
-        return latency + network_latency + np.maximum(inside, across)
+        shape = self.shape
+        return terms.one_way(
+            sent_bytes,
+            self.copies_inside(experts),
+            self.copies_across(experts),
+            self.latency(min(shape.ep, shape.gpus_per_island)),
+            self.gpu.calibration.network_latency_us * 1e-6,
+            self._inside,
+            network_speed(self.gpu),
+            shape.islands,
+        )
 
     def copies_inside(self, experts: ExpertRank) -> float:
         """Copies of a token that leave its GPU: one per expert elsewhere."""

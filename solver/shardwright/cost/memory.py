@@ -78,7 +78,8 @@ def communication_bytes(
     total = constant * (int(shape.gpus > 1) + int(role != ONLY))
     if shape.gpus > 1:
         a = value_bytes(precision.activations)[0]
-        copies = 1 + (most_experts_per_token(spec) if shape.attn_dp > 1 else 0)
+        exchanged = shape.attn_dp > 1 or shape.disaggregated
+        copies = 1 + (most_experts_per_token(spec) if exchanged else 0)
         total += rank_tokens * spec.hidden * a * copies
     return total
 

@@ -70,7 +70,11 @@ class ExpertRank:
 
 @dataclass(frozen=True)
 class RankLayer:
-    """One layer kind on one GPU: matrices as (parameters, format)."""
+    """One layer kind on one GPU: matrices as (parameters, format).
+
+    ``beside`` is the width of what stands beside routed experts: shared experts and a
+    dense FFN.
+    """
 
     matrices: tuple[tuple[int, str], ...]
     small_parameters: int
@@ -78,6 +82,8 @@ class RankLayer:
     experts: ExpertRank | None
     has_ffn: bool
     widest: int
+    kind: LayerKind
+    beside: int = 0
 
     @classmethod
     def of(
@@ -112,6 +118,8 @@ class RankLayer:
             experts,
             kind.ffn is not None,
             max(widest, ffn.widest),
+            kind,
+            ffn.beside,
         )
 
     def weight_bytes(self, precision: Precision) -> int:
@@ -208,6 +216,7 @@ class _Ffn:
     small: int
     experts: ExpertRank | None
     widest: int
+    beside: int = 0
 
 
 def _ffn(
@@ -256,5 +265,7 @@ def _experts(
         reachable_islands=min(reachable, shape.islands),
         balance=slots * shape.ep / (ffn.experts + shape.redundant),
     )
-    widest = max(2 * ffn.top_k * width, 2 * shared, 2 * dense)
-    return _Ffn(matrices, small + ffn.router_scale_width, experts, widest)
+    beside = max(2 * shared, 2 * dense)
+    widest = max(2 * ffn.top_k * width, beside)
+    small += ffn.router_scale_width
+    return _Ffn(matrices, small, experts, widest, beside)

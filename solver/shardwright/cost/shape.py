@@ -10,7 +10,10 @@ class StageShape:
     """tp * attn_dp = moe_tp * ep * moe_dp = GPUs of the stage.
 
     ``redundant`` expert slots are added over the stage; ``islands`` is how many
-    islands its GPUs spread over, equally many on each.
+    islands its GPUs spread over, equally many on each. With ``expert_gpus`` the stage
+    is disaggregated: that many GPUs of their own hold the routed experts (moe_tp * ep
+    of them), tp * attn_dp others everything else, and a micro-batch is worked off in
+    ``ping_pong`` parts.
     """
 
     tp: int
@@ -20,6 +23,8 @@ class StageShape:
     moe_dp: int = 1
     redundant: int = 0
     islands: int = 1
+    expert_gpus: int = 0
+    ping_pong: int = 1
 
     @classmethod
     def dense(cls, tp: int) -> StageShape:
@@ -29,7 +34,24 @@ class StageShape:
     @property
     def gpus(self) -> int:
         """GPUs of the stage."""
+        return self.attention_gpus + self.expert_gpus
+
+    @property
+    def attention_gpus(self) -> int:
+        """GPUs of the attention ranks; all of the stage's, unless disaggregated."""
         return self.tp * self.attn_dp
+
+    @property
+    def disaggregated(self) -> bool:
+        """Whether routed experts have GPUs of their own."""
+        return self.expert_gpus > 0
+
+    @property
+    def for_attention_memory(self) -> StageShape:
+        """What the memory of an attention GPU depends on; equal for many shapes."""
+        if not self.disaggregated:
+            return self
+        return StageShape(self.tp, self.attn_dp, expert_gpus=1)
 
     @property
     def gpus_per_island(self) -> int:

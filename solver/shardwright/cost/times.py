@@ -13,12 +13,13 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from shardwright.cost import terms
 from shardwright.cost.lengths import RequestMix, ceil_div
 from shardwright.cost.links import Links, link_speed, network_speed
 from shardwright.cost.memory import FIRST, LAST, ONLY, padded_vocabulary
 from shardwright.cost.rank import AttentionRank, ExpertRank, RankLayer, value_bytes
 from shardwright.cost.shape import StageShape
-from shardwright.schema.cluster import GpuSpec
+from shardwright.schema.cluster import Calibration, EngineCosts, GpuSpec
 from shardwright.schema.model import ModelSpec
 from shardwright.schema.workload import Precision
 
@@ -35,27 +36,46 @@ def to_ns(seconds: FloatArray) -> IntArray:
 class Load:
     """Tokens of one iteration, per operating point.
 
-    ``sequences`` and ``prompts`` of one attention rank; ``tokens`` of the stage.
+    ``sequences`` and ``prompts`` of the fullest attention rank; ``tokens`` of the
+    stage. ``share``: of the iterations that carry the prompts, the others carry the
+    sequences alone and ``decoding`` tokens; None: all of them do.
     """
 
     sequences: FloatArray
     prompts: FloatArray
     tokens: FloatArray
+    decoding: FloatArray
+    share: FloatArray | None = None
 
     @classmethod
-    def balanced(cls, m: FloatArray, x: FloatArray, attn_dp: int) -> Load:
-        """Prompt work spread over the attention ranks."""
-        return cls(np.ceil(m / attn_dp), np.ceil(x / attn_dp), m + x)
+    def balanced(
+        cls, m: FloatArray, c: FloatArray, chunk: FloatArray, attn_dp: int
+    ) -> Load:
+        """c prompt tokens per iteration on average, in whole chunks of prompts.
+
+        A chunk lies on one attention rank, and the ranks take theirs together; where
+        more arrive per iteration, every iteration carries them.
+        """
+        carried = np.maximum(np.minimum(m, attn_dp) * chunk, c)
+        fullest = np.maximum(chunk, np.ceil(carried / attn_dp))
+        return cls(np.ceil(m / attn_dp), fullest, m + carried, m, c / carried)
 
     @classmethod
     def lone_chunk(cls, m: FloatArray, x: FloatArray, attn_dp: int) -> Load:
         """The chunk of one prompt, on one attention rank."""
-        return cls(np.ceil(m / attn_dp), x, m + x)
+        return cls(np.ceil(m / attn_dp), x, m + x, m)
 
     @property
     def rank_tokens(self) -> FloatArray:
         """Tokens of one attention rank."""
         return self.sequences + self.prompts
+
+    @cached_property
+    def without_prompts(self) -> Load:
+        """The iteration that carries the decoding sequences alone."""
+        return Load(
+            self.sequences, np.zeros_like(self.prompts), self.decoding, self.decoding
+        )
 
 
 @dataclass(frozen=True)
@@ -67,10 +87,20 @@ class StageClock:
     mix: RequestMix
     gpu: GpuSpec
     shape: StageShape
+    engine: str = "generic"
 
     @cached_property
-    def _bandwidth(self) -> float:
-        return self.gpu.hbm_gbyte_per_s * 1e9
+    def _constants(self) -> Calibration:
+        return self.gpu.calibration
+
+    @cached_property
+    def _engine(self) -> EngineCosts:
+        return self._constants.engine(self.engine)
+
+    @cached_property
+    def _weight_speed(self) -> float:
+        """Bytes/s at which weights and hidden states are read."""
+        return self.gpu.hbm_gbyte_per_s * 1e9 * self._constants.hbm_efficiency
 
     @cached_property
     def _activation_bytes(self) -> int:
@@ -86,25 +116,52 @@ class StageClock:
         if dtype not in self.gpu.dense_tflops:
             dtype = self.precision.activations
         peak = self.gpu.dense_tflops[dtype] * 1e12
-        return peak * self.gpu.calibration.matmul_efficiency[dtype]
+        efficiency = self._constants.matmul_efficiency[dtype]
+        return peak * efficiency * self._engine.compute_factor
+
+    def _stored_bytes(self, parameters: float, dtype: str) -> float:
+        """Bytes read for weights; a format that is unpacked first reads slower."""
+        numerator, denominator = value_bytes(dtype)
+        native = dtype in self.gpu.dense_tflops
+        slower = 1.0 if native else self._constants.unpacking_factor
+        return parameters * numerator / denominator * slower
+
+    def _joined(self, first: FloatArray, second: FloatArray | float) -> FloatArray:
+        exponent = self._constants.roofline_exponent
+        return terms.joined(first, second, exponent)
 
     def layer(self, rank: RankLayer, load: Load) -> tuple[IntArray, IntArray]:
         """Time of one layer, and its communication part, per point."""
         if rank.attention is None and not rank.has_ffn:
             nothing = np.zeros(load.tokens.shape, dtype=np.int64)
             return nothing, nothing
+        return mean_ns(lambda one: self.layer_s(rank, one), load)
+
+    def layer_s(self, rank: RankLayer, load: Load) -> tuple[FloatArray, FloatArray]:
+        """Seconds of one layer that carries all of a load, and of its collectives."""
         communication = self._communication(rank, load)
         seconds = (
             self._matrices(rank, load.rank_tokens)
             + communication
-            + self.gpu.calibration.layer_overhead_us * 1e-6
+            + self._overhead(rank)
         )
         if rank.attention is not None:
             seconds = seconds + self._decode_attention(rank, load.sequences)
             seconds = seconds + self._prefill_attention(rank.attention, load.prompts)
         if rank.experts is not None:
             seconds = seconds + self._experts(rank.experts, load.tokens)
-        return to_ns(seconds), to_ns(communication)
+        return seconds, communication
+
+    def experts_s(self, rank: RankLayer, tokens: FloatArray) -> FloatArray:
+        """Seconds of the routed experts of a layer on GPUs of their own."""
+        assert rank.experts is not None
+        return self._experts(rank.experts, tokens) + self._overhead(rank)
+
+    def _overhead(self, rank: RankLayer) -> float:
+        overhead = self._engine.layer_overhead_us
+        if rank.experts is not None:
+            overhead += self._engine.expert_overhead_us
+        return self._constants.overhead_factor * overhead * 1e-6
 
     def _communication(self, rank: RankLayer, load: Load) -> FloatArray:
         width = self.spec.hidden * self._activation_bytes
@@ -119,54 +176,58 @@ class StageClock:
     def _matrices(self, rank: RankLayer, tokens: FloatArray) -> FloatArray:
         per_token, read = 0.0, 0.0
         for parameters, dtype in rank.matrices:
-            numerator, denominator = value_bytes(dtype)
             per_token += 2.0 * parameters / self._sustained(dtype)
-            read += parameters * numerator / denominator
-        efficiency = self.gpu.calibration.hbm_efficiency
-        return np.maximum(per_token * tokens, read / (self._bandwidth * efficiency))
+            read += self._stored_bytes(parameters, dtype)
+        hidden = self._constants.hidden_accesses * (
+            tokens * self.spec.hidden * self._activation_bytes / self._weight_speed
+        )
+        return self._joined(per_token * tokens, read / self._weight_speed) + hidden
 
     def _experts(self, experts: ExpertRank, tokens: FloatArray) -> FloatArray:
         """Busiest GPU: its pairs computed, or its woken experts read."""
-        numerator, denominator = value_bytes(experts.dtype)
         mine = np.ceil(tokens / self.shape.moe_dp)
         pairs = mine * experts.top_k / self.shape.ep * experts.balance
-        asleep = (1 - experts.top_k / experts.experts) ** mine
-        read = experts.slots * (1 - asleep) * experts.parameters
-        compute = 2.0 * experts.parameters * pairs / self._sustained(experts.dtype)
-        speed = self._bandwidth * self.gpu.calibration.hbm_efficiency
-        return np.maximum(compute, read * numerator / denominator / speed)
+        awake = experts.slots * terms.woken(experts.experts, experts.top_k, mine)
+        rows = np.maximum(pairs, awake * self._constants.expert_tile_rows)
+        compute = 2.0 * experts.parameters * rows / self._sustained(experts.dtype)
+        read = awake * self._stored_bytes(experts.parameters, experts.dtype)
+        return self._joined(compute, read / self._weight_speed)
 
     def _decode_attention(self, rank: RankLayer, sequences: FloatArray) -> FloatArray:
         assert rank.attention is not None
         context = _windowed(float(self.mix.context_mean), rank.attention)
         read = sequences * context * rank.kv_bytes_per_token(self.precision)
-        efficiency = self.gpu.calibration.kv_read_efficiency
+        speed = self.gpu.hbm_gbyte_per_s * 1e9 * self._constants.kv_read_efficiency
         flops = sequences * context * rank.attention.decode_flops
-        compute = flops / self._attention_flops
-        return np.maximum(read / (self._bandwidth * efficiency), compute)
+        return self._joined(read / speed, flops / self._attention_flops)
 
     @cached_property
     def _attention_flops(self) -> float:
         peak = self.gpu.dense_tflops[self.precision.activations] * 1e12
-        return peak * self.gpu.calibration.attention_efficiency
+        efficiency = self._constants.attention_efficiency
+        return peak * efficiency * self._engine.compute_factor
 
     def _prefill_attention(
         self, attention: AttentionRank, prompt_tokens: FloatArray
     ) -> FloatArray:
         attended = _windowed(float(self.mix.attended_mean), attention)
+        attended += self._constants.attention_ramp_tokens
         flops = float(attention.prefill_flops) * prompt_tokens * attended
         return flops / self._attention_flops
 
     def stage_constant(self, role: int, load: Load) -> tuple[IntArray, IntArray]:
         """Time of a stage outside its layers, and its communication part."""
-        calibration = self.gpu.calibration
-        seconds = calibration.step_overhead_us * 1e-6 + load.sequences * (
-            calibration.sequence_overhead_us * 1e-6
+        return mean_ns(lambda one: self.constant_s(role, one), load)
+
+    def constant_s(self, role: int, load: Load) -> tuple[FloatArray, FloatArray]:
+        """Seconds of a stage that carries all of a load, outside its layers."""
+        seconds = self._engine.step_overhead_us * 1e-6 + load.sequences * (
+            self._engine.sequence_overhead_us * 1e-6
         )
         communication = np.zeros_like(load.sequences)
         if role in (FIRST, ONLY):
             message = load.rank_tokens * self.spec.hidden * self._activation_bytes
-            seconds = seconds + message / (self._bandwidth * calibration.hbm_efficiency)
+            seconds = seconds + message / self._weight_speed
             communication = communication + self.links.all_reduce(
                 message, self.shape.tp
             )
@@ -177,15 +238,30 @@ class StageClock:
             communication = communication + self.links.all_gather(
                 rows * width, self.shape.tp
             )
-        return to_ns(seconds + communication), to_ns(communication)
+        return seconds + communication, communication
 
     def _lm_head(self, rows: FloatArray) -> FloatArray:
         width = ceil_div(padded_vocabulary(self.spec.vocabulary), self.shape.tp)
         matrix = self.spec.hidden * width
         compute = 2.0 * matrix * rows / self._sustained(self.precision.activations)
-        efficiency = self.gpu.calibration.hbm_efficiency
-        read = matrix * self._activation_bytes / (self._bandwidth * efficiency)
-        return np.maximum(compute, read)
+        return self._joined(
+            compute, matrix * self._activation_bytes / self._weight_speed
+        )
+
+
+def mean_ns(
+    times: Callable[[Load], tuple[FloatArray, FloatArray]], load: Load
+) -> tuple[IntArray, IntArray]:
+    """Means over the iterations with and without the prompts of a load, in ns."""
+    with_prompts = times(load)
+    if load.share is None:
+        return to_ns(with_prompts[0]), to_ns(with_prompts[1])
+    alone = times(load.without_prompts)
+    total, communication = (
+        to_ns(rest + load.share * (full - rest))
+        for full, rest in zip(with_prompts, alone, strict=True)
+    )
+    return total, communication
 
 
 def _windowed(tokens: float, attention: AttentionRank) -> float:

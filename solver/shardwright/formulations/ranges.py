@@ -47,17 +47,41 @@ class StageTables:
 
     @cached_property
     def memory(self) -> Cube:
-        """Bytes of one GPU."""
-        t = self.problem.tables
-        return self._cube(t.memory_layer, t.memory_role)
+        """Bytes of the fullest GPU."""
+        cube: Cube = np.max(self._memory, axis=0).tolist()
+        return cube
+
+    @cached_property
+    def memory_of_all(self) -> Cube:
+        """Bytes of all GPUs of the stage together."""
+        gpus = [np.array(row.gpus) for row in self.problem.memory_rows]
+        pairs = zip(self._memory, gpus, strict=True)
+        cube: Cube = sum(m * n[None, :, None, None] for m, n in pairs).tolist()
+        return cube
+
+    def memory_by_sort(self, point: int, unit: int, start: int, end: int) -> list[int]:
+        """Bytes of a GPU of every sort (``Problem.memory_rows``)."""
+        return [cube[point][unit][start][end] for cube in self._memory_cubes]
+
+    @cached_property
+    def _memory_cubes(self) -> list[Cube]:
+        return [sums.tolist() for sums in self._memory]
+
+    @cached_property
+    def _memory(self) -> list[IntArray]:
+        return [self._sums(row.layer, row.role) for row in self.problem.memory_rows]
 
     def _cube(self, layer: IntArray, role: IntArray) -> Cube:
+        cube: Cube = self._sums(layer, role).tolist()
+        return cube
+
+    def _sums(self, layer: IntArray, role: IntArray) -> IntArray:
         self.check_size()
         prefix = self.problem.kind_prefix
         counts = prefix[None, :, :] - prefix[:, None, :]
         total = np.einsum("oug,ijg->ouij", layer, counts)
-        cube: Cube = (total + role[:, :, _roles(self.problem.layers)]).tolist()
-        return cube
+        sums: IntArray = total + role[:, :, _roles(self.problem.layers)]
+        return sums
 
     def check_size(self) -> None:
         """Refuse tables that are too large to be written out range by range."""
@@ -78,7 +102,7 @@ class StageTables:
 
     def within_tpot(self, point: int, unit: int, start: int, end: int) -> bool:
         """Whether the stage alone keeps q tau <= the TPOT limit."""
-        limit = self.problem.bounds.tpot_ns
+        limit = self.problem.tpot_limit_ns(point)
         q = self.problem.points[point].micro_batches
         return limit is None or q * self.decode[point][unit][start][end] <= limit
 

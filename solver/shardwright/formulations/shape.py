@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import pairwise
+from itertools import combinations, pairwise
+from math import comb
 from typing import NamedTuple
 
 from shardwright.formulations.ranges import StageTables
@@ -14,14 +15,20 @@ from shardwright.problem import (
     PlacedReplica,
     Problem,
     StageChoice,
+    Unit,
 )
 from shardwright.schema.errors import InstanceTooLarge
 
 MAX_BOOLEANS = 200_000
+MAX_HOMES = 2_000
 
 
 class Arc(NamedTuple):
-    """A stage on named hardware: layers [start, end) by a unit on an island."""
+    """A stage on named hardware: layers [start, end) by a unit on an island.
+
+    ``island`` is an index into ``Shape.homes``: an island, or several that a stage
+    spreads over.
+    """
 
     start: int
     end: int
@@ -56,16 +63,43 @@ class Shape:
     @cached_property
     def arcs(self) -> tuple[Arc, ...]:
         """Arcs that keep the rules of a stage at one point at least."""
-        islands = list(enumerate(self.problem.islands))
         return tuple(
             Arc(i, j, u, v)
             for i in range(self.problem.layers)
             for j in range(i + 1, self.problem.layers + 1)
             for u, unit in enumerate(self.problem.units)
             if self._allowed_somewhere(u, i, j)
-            for v, island in islands
-            if island.gpu_class == unit.gpu_class and island.free >= unit.gpus
+            for v in self._homes_of(unit)
         )
+
+    @cached_property
+    def homes(self) -> tuple[tuple[int, ...], ...]:
+        """Every island alone, in order; then those that a unit spreads over."""
+        islands = range(len(self.problem.islands))
+        sizes = sorted({1, *(u.islands for u in self.problem.units)})
+        choices = sum(comb(len(islands), spread) for spread in sizes)
+        if choices > MAX_HOMES:
+            raise InstanceTooLarge(
+                f"{choices} choices of islands for a stage; at most {MAX_HOMES} are "
+                f"written out"
+            )
+        return tuple(home for n in sizes for home in combinations(islands, n))
+
+    def _homes_of(self, unit: Unit) -> list[int]:
+        """Homes that hold a unit."""
+        size, islands = unit.shape.gpus_per_island, self.problem.islands
+        room = [i.gpu_class == unit.gpu_class and i.free >= size for i in islands]
+        return [
+            h
+            for h, home in enumerate(self.homes)
+            if len(home) == unit.islands and all(room[v] for v in home)
+        ]
+
+    def used_on(self, arc: Arc, island: int) -> int:
+        """GPUs of a stage on an island."""
+        if island not in self.homes[arc.island]:
+            return 0
+        return self.problem.units[arc.unit].shape.gpus_per_island
 
     def _allowed_somewhere(self, unit: int, start: int, end: int) -> bool:
         points = range(len(self.problem.points))
@@ -141,7 +175,8 @@ class Shape:
 
     def hop_time(self, hop: Hop, point: int, intra: IntArray, inter: IntArray) -> int:
         """Time of a hop: of the class on one island, of both classes between two."""
-        a, b = (self.problem.islands[v].gpu_class for v in hop[1:])
+        ends = (self.homes[h][0] for h in hop[1:])
+        a, b = (self.problem.islands[v].gpu_class for v in ends)
         return int(inter[point, a, b] if hop.crosses else intra[point, a])
 
 
@@ -164,12 +199,12 @@ class Needs:
         return cls(tpot or rate or prefill, rate, prefill)
 
 
-def place(point: int, path: list[Arc]) -> PlacedReplica:
+def place(shape: Shape, point: int, path: list[Arc]) -> PlacedReplica:
     """A design and its islands from the arcs of a path."""
     crossings = tuple(a.island != b.island for a, b in pairwise(path))
     first_of_segment = [True, *crossings]
     islands = (
-        (arc.island,)
+        shape.homes[arc.island]
         for arc, first in zip(path, first_of_segment, strict=True)
         if first
     )

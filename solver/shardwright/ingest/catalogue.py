@@ -21,6 +21,9 @@ KINDS = {
     "calibration": ("calibration", ".yaml", "a calibration"),
 }
 
+SHARED = ("engines", "intervals", "serving")
+"""Files beside the calibrations that hold for every GPU type."""
+
 
 @cache
 def root() -> Path:
@@ -36,7 +39,8 @@ def names(kind: str) -> tuple[str, ...]:
     """Sorted names of one kind: ``llm``, ``gpu`` or ``calibration``."""
     folder, suffix, _ = KINDS[kind]
     found = (root() / folder).glob(f"*{suffix}")
-    return tuple(sorted(p.name.removesuffix(suffix) for p in found))
+    entries = {p.name.removesuffix(suffix) for p in found}
+    return tuple(sorted(entries - set(SHARED if kind == "calibration" else ())))
 
 
 def model(name: str, path: str = "model", source: str = "the catalogue") -> ModelSpec:
@@ -57,6 +61,13 @@ def calibration(
 ) -> Calibration:
     """The calibration of this name. Raises InvalidInstance."""
     return _calibration(_known("calibration", name, path, source))
+
+
+@cache
+def shared(name: str) -> dict[str, Any]:
+    """A file of ``SHARED``; nothing where the catalogue has none."""
+    present = (root() / "calibration" / f"{name}.yaml").is_file()
+    return _document("calibration", name) if present else {}
 
 
 def _known(kind: str, name: str, path: str, source: str) -> str:
@@ -99,4 +110,6 @@ def _gpu(name: str) -> GpuSpec:
 @cache
 def _calibration(name: str) -> Calibration:
     raw = _document("calibration", name)
+    if "engines" not in raw:
+        raw["engines"] = shared("engines").get("engines", {})
     return validate(Calibration, raw, f"catalogue calibration/{name}.yaml")

@@ -8,6 +8,7 @@ from shardwright.ingest.refuse import nearest, one_of
 from shardwright.schema.cluster import GpuSpec
 from shardwright.schema.errors import FieldError
 from shardwright.schema.instance import Instance
+from shardwright.schema.model import MoeFfn
 from shardwright.schema.workload import BYTES_PER_PARAMETER, Lengths
 
 
@@ -19,7 +20,23 @@ def consistency_errors(instance: Instance) -> list[FieldError]:
         *_prices(instance),
         *_fixed_layers(instance),
         *_fixed_degrees(instance),
+        *_survival(instance),
+        *_disaggregated(instance),
     ]
+
+
+def _survival(instance: Instance) -> Iterator[FieldError]:
+    """What survives is a share of the request rate, served by replicas on their own."""
+    if not instance.limits.survive:
+        return
+    if instance.workload.request_rate_per_s is None:
+        yield FieldError(
+            "workload.request_rate_per_s",
+            "nothing",
+            "a rate: limits.survive keeps a share of it",
+        )
+    if instance.pools != "mixed":
+        yield FieldError("pools", instance.pools, "mixed, with limits.survive")
 
 
 def _mean_tokens(lengths: Lengths) -> float:
@@ -129,3 +146,35 @@ def _fixed_degrees(instance: Instance) -> Iterator[FieldError]:
     ):
         if value is not None and most is not None and value > most:
             yield FieldError(path, str(value), f"at most {most} ({reason})")
+
+
+def _disaggregated(instance: Instance) -> Iterator[FieldError]:
+    """Disaggregated stages need routed experts, and an engine that has them."""
+    fix, engine = instance.fix, instance.engine
+    asked = [name for name in ("afd", "ping_pong") if getattr(fix, name) is not None]
+    if not asked:
+        return
+    path, value = f"fix.{asked[0]}", getattr(fix, asked[0])
+    found = "+".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    if not any(isinstance(k.ffn, MoeFfn) for k in instance.model.layer_kinds):
+        yield FieldError(path, found, "a model with routed experts")
+    allowed = engine.rules.disaggregated_experts
+    if not (engine.name == "generic" if allowed is None else allowed):
+        words = "engine.rules.disaggregated_experts: true, or the engine generic"
+        yield FieldError(path, f"{found} with {engine.name}", words)
+    if engine.latencies != "analytic":
+        words = "engine.latencies: analytic, such stages are not measured"
+        yield FieldError(path, f"{found} with {engine.latencies} latencies", words)
+    if fix.afd is None:
+        return
+    for name, total in zip(
+        ("tp", "attn_dp", "moe_tp", "ep"), _doubled(fix.afd), strict=True
+    ):
+        degree = getattr(fix, name)
+        if degree is not None and total % degree:
+            yield FieldError(f"fix.{name}", str(degree), f"a divisor of {total} (afd)")
+
+
+def _doubled(pair: tuple[int, int]) -> tuple[int, int, int, int]:
+    """Attention GPUs for its two degrees, expert GPUs for theirs."""
+    return pair[0], pair[0], pair[1], pair[1]

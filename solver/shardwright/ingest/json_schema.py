@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from shardwright.schema.base import SCHEMA_VERSION
+from shardwright.schema.claims import Claims
 from shardwright.schema.instance import InstanceFile
 from shardwright.schema.plan import Plan
 from shardwright.schema.result import Result
@@ -25,6 +26,11 @@ def plan_schema() -> dict[str, Any]:
 def result_schema() -> dict[str, Any]:
     """What a result holds: every field is there, as results are written."""
     return _schema("result", Result.model_json_schema(mode="serialization"))
+
+
+def claims_schema() -> dict[str, Any]:
+    """What a file of claims may say."""
+    return _schema("claims", Claims.model_json_schema())
 
 
 def _schema(name: str, schema: dict[str, Any]) -> dict[str, Any]:

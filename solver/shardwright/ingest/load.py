@@ -7,11 +7,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+from shardwright.ingest import catalogue
 from shardwright.ingest.consistency import consistency_errors
 from shardwright.ingest.document import parse, read_file
 from shardwright.ingest.precheck import precheck
-from shardwright.ingest.references import resolve
+from shardwright.ingest.references import resolve, with_cluster
 from shardwright.ingest.validate import attempt, validate
+from shardwright.schema.certificate import Certificate
 from shardwright.schema.errors import InvalidInstance
 from shardwright.schema.instance import Instance
 from shardwright.schema.plan import Plan
@@ -33,8 +35,9 @@ def load(path: str | Path) -> Instance:
 def load_bytes(data: bytes, source: str, folder: Path) -> Instance:
     """As ``load``, for a file's bytes; ``folder`` is where its paths start."""
     raw = parse(data, source)
+    raw, errors = with_cluster(raw, folder)
     # counts are bounded here, before anything of their size is built
-    errors = precheck(raw)
+    errors += precheck(raw)
     resolved, unresolved = resolve(raw, source, folder)
     errors += unresolved
     instance, refused = attempt(Instance, resolved)
@@ -44,7 +47,18 @@ def load_bytes(data: bytes, source: str, folder: Path) -> Instance:
         raise InvalidInstance(source, errors)
     if inconsistent := consistency_errors(instance):
         raise InvalidInstance(source, inconsistent)
-    return instance
+    return _with_margin(instance)
+
+
+def _with_margin(instance: Instance) -> Instance:
+    """``latency_margin`` of the catalogue where the file gives none."""
+    if instance.limits.latency_margin is not None:
+        return instance
+    known = catalogue.shared("intervals").get("latency_margin", {})
+    limits = instance.limits.model_copy(
+        update={"latency_margin": float(known.get("share", 0.0))}
+    )
+    return instance.model_copy(update={"limits": limits})
 
 
 def _said(path: str, named: list[str]) -> bool:
@@ -63,6 +77,21 @@ def load_plan(path: str | Path) -> Plan:
     if "plan" in raw and "pools" not in raw:
         return validate(Plan, raw["plan"], source, "plan")
     return validate(Plan, raw, source)
+
+
+def load_grid(path: str | Path) -> dict[str, Any] | None:
+    """The grid that a result file prints; None in a bare plan."""
+    path = Path(path)
+    raw = parse(read_file(path, MAX_PLAN_BYTES), str(path), MAX_PLAN_VALUES)
+    grid = raw.get("grid") if "plan" in raw else None
+    return grid if isinstance(grid, dict) else None
+
+
+def load_certificate(path: str | Path) -> Certificate:
+    """A certificate file. Raises InvalidInstance."""
+    path = Path(path)
+    raw = parse(read_file(path, MAX_PLAN_BYTES), str(path), MAX_PLAN_VALUES)
+    return validate(Certificate, raw, str(path))
 
 
 def canonical_json(instance: Instance) -> str:

@@ -67,7 +67,8 @@ def _repeated_names(groups: dict[int, dict[str, Any]]) -> list[FieldError]:
         if name in first:
             errors.append(_repeated(i, name, first[name]))
         first.setdefault(name, i)
-        counts[name] = _number(group, "count")
+        # hosts are named one by one
+        counts[name] = 1 if group.get("hosts") else _number(group, "count")
     for name, i in first.items():
         match = re.fullmatch(r"(.*)-(0|[1-9][0-9]{0,8})", name, re.DOTALL)
         if match and counts[name] == 1 and match[1] in first:

@@ -46,6 +46,21 @@ def resolve(
     return resolved, errors
 
 
+def with_cluster(
+    raw: dict[str, Any], folder: Path
+) -> tuple[dict[str, Any], list[FieldError]]:
+    """The document with the cluster of the file that ``cluster`` names in its place."""
+    named = raw.get("cluster")
+    if not isinstance(named, str):
+        return raw, []
+    path = folder / named
+    try:
+        return {**raw, "cluster": parse(read_file(path), str(path))}, []
+    except InvalidInstance as refused:
+        beside = f"{refused.source}: "
+        return raw, [_inside("cluster", beside, error) for error in refused.errors]
+
+
 def _expert_loads(text: str, folder: Path, errors: list[FieldError]) -> Any:
     """A JSON file beside the instance: rows of tokens, or an object that has them."""
     at = "workload.expert_loads"

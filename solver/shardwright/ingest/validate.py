@@ -13,6 +13,7 @@ from shardwright.ingest.known_fields import known_fields
 from shardwright.ingest.refuse import nearest, shown
 from shardwright.schema.base import format_size
 from shardwright.schema.errors import FieldError, InvalidInstance
+from shardwright.schema.topology import Faults
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -65,7 +66,7 @@ def attempt(kind: type[M], raw: Any, at: str = "") -> tuple[M | None, list[Field
     except ValidationError as error:
         details = error.errors(include_url=False)
         real = [d for d in details if not _spurious(raw, d)]
-        return None, _merged([_field_error(kind, raw, at, d) for d in real])
+        return None, _merged([e for d in real for e in _field_errors(kind, raw, at, d)])
 
 
 def _spurious(raw: Any, detail: ErrorDetails) -> bool:
@@ -87,6 +88,19 @@ def _merged(errors: Sequence[FieldError]) -> list[FieldError]:
             allowed = f"{before.allowed}, or {error.allowed}"
             merged[error.path] = FieldError(error.path, before.found, allowed)
     return list(merged.values())
+
+
+def _field_errors(
+    kind: type[BaseModel], raw: Any, at: str, detail: ErrorDetails
+) -> list[FieldError]:
+    cause = detail.get("ctx", {}).get("error")
+    if not isinstance(cause, Faults):
+        return [_field_error(kind, raw, at, detail)]
+    steps = [*([at] if at else []), *map(str, _walk(raw, detail["loc"])[0])]
+    return [
+        FieldError(".".join([*steps, fault.path]), fault.found, fault.allowed)
+        for fault in cause.errors
+    ]
 
 
 def _field_error(

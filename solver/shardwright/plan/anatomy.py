@@ -7,22 +7,23 @@ anatomy as one that was just found.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
 
+from shardwright.cost.latencies import Latencies, StageTimes, latencies_of
 from shardwright.cost.lengths import ceil_fraction, exact
 from shardwright.cost.links import link_speed as sustained_link
 from shardwright.cost.links import network_speed as sustained_network
 from shardwright.cost.memory import FIRST, LAST, ONLY
-from shardwright.cost.rank import value_bytes
+from shardwright.cost.rank import RankLayer, value_bytes
 from shardwright.cost.shape import StageShape
 from shardwright.cost.times import Load as ClockLoad
-from shardwright.cost.times import StageClock, hop_ns
-from shardwright.plan.experts import redundant_slots
+from shardwright.cost.times import hop_ns
+from shardwright.plan.experts import map_of, redundant_slots
 from shardwright.plan.parts import MemoryAnatomy
 from shardwright.problem import stage_roles
 from shardwright.schema.cluster import GpuSpec, NodeGroup
@@ -31,11 +32,14 @@ from shardwright.schema.plan import GpuRank, OperatingPoint, Plan, Replica, Stag
 
 
 class Load(NamedTuple):
-    """What one iteration carries; a ``lone`` chunk lies on one attention rank."""
+    """What one iteration carries, on average where the prompt tokens come in chunks.
+
+    ``chunk_tokens``: what an iteration carries of them; None: they are one chunk.
+    """
 
     sequences: int
     prompt_tokens: int
-    lone: bool = False
+    chunk_tokens: int | None = None
 
     @property
     def tokens(self) -> int:
@@ -46,8 +50,10 @@ class Load(NamedTuple):
         """As the cost tables take it."""
         m = np.array([self.sequences], float)
         x = np.array([self.prompt_tokens], float)
-        spread = ClockLoad.lone_chunk if self.lone else ClockLoad.balanced
-        return spread(m, x, shape.attn_dp)
+        if self.chunk_tokens is None:
+            return ClockLoad.lone_chunk(m, x, shape.attn_dp)
+        chunk = np.array([self.chunk_tokens], float)
+        return ClockLoad.balanced(m, x, chunk, shape.attn_dp)
 
 
 class Loads(NamedTuple):
@@ -95,7 +101,11 @@ class Anatomy:
         return {name: group for group in groups for name in group.node_names()}
 
     @cached_property
-    def _clocks(self) -> dict[tuple[str, StageShape], StageClock]:
+    def _latencies(self) -> Latencies:
+        return latencies_of(self.instance, self.memory.mix)
+
+    @cached_property
+    def _clocks(self) -> dict[tuple[str, StageShape], StageTimes]:
         return {}
 
     def gpu(self, stage: Stage) -> GpuSpec:
@@ -107,43 +117,71 @@ class Anatomy:
         share = exact(self.instance.limits.memory_fraction)
         return int(share * self.gpu(stage).memory_bytes // 1)
 
-    def clock(self, stage: Stage) -> StageClock:
+    @cached_property
+    def _collectives(self) -> dict[tuple[object, ...], list[Times]]:
+        return {}
+
+    def clock(self, stage: Stage) -> StageTimes:
         """Iteration times of the stage's GPU type and shape."""
         key = (stage.gpu_type, self.shape(stage))
         if key not in self._clocks:
-            self._clocks[key] = StageClock(
-                self.instance.model,
-                self.instance.precision,
-                self.memory.mix,
-                self.gpu(stage),
-                key[1],
+            self._clocks[key] = self._latencies.clock(
+                self.gpu(stage), key[1], self.ranks(stage)
             )
         return self._clocks[key]
+
+    def ranks(self, stage: Stage) -> tuple[RankLayer, ...]:
+        """One GPU's share of every layer kind, with the balance of the plan's map."""
+        ranks, found = self.memory.ranks(self.shape(stage)), map_of(self.plan, stage)
+        if found is None:
+            return ranks
+        experts = [
+            r.experts and replace(r.experts, balance=found.balance) for r in ranks
+        ]
+        pairs = zip(ranks, experts, strict=True)
+        return tuple(replace(r, experts=e) for r, e in pairs)
 
     def shape(self, stage: Stage) -> StageShape:
         """The stage's shape as the cost room takes it."""
         islands = {self.island(gpu) for gpu in stage.gpus}
         s = stage.shape
         redundant = redundant_slots(self.instance, stage) if stage.expert_slots else 0
+        apart = stage.expert_unit
         return StageShape(
-            s.tp, s.attn_dp, s.moe_tp, s.ep, s.moe_dp, redundant, len(islands)
+            s.tp,
+            s.attn_dp,
+            s.moe_tp,
+            s.ep,
+            s.moe_dp,
+            redundant,
+            len(islands),
+            0 if apart is None else apart.gpus,
+            1 if apart is None else apart.ping_pong,
         )
 
     def island(self, gpu: GpuRank) -> tuple[str, int]:
         """Node and island of a GPU."""
-        size = self.instance.cluster.island_size(self._groups[gpu.node])
-        return gpu.node, gpu.gpu // size
+        group = self._groups[gpu.node]
+        if group.islands is not None:
+            homes = {g: i for i, island in enumerate(group.islands) for g in island}
+            return gpu.node, homes[gpu.gpu]
+        return gpu.node, gpu.gpu // self.instance.cluster.island_size(group)
 
     def loads(self, point: OperatingPoint) -> Loads:
         """What the balanced and the prefill iteration carry."""
         m = point.micro_batch_sequences
-        chunk = self.memory.mix.chunk_work(point.prefill_chunk_tokens)
-        return Loads(Load(m, point.prompt_tokens), Load(m, chunk, lone=True))
+        mix, chunk = self.memory.mix, 0
+        if point.prefill_chunk_tokens:
+            chunk = mix.chunk_work(point.prefill_chunk_tokens)
+        carried = mix.carried_prompt
+        if point.role == "prefill":
+            carried = 1  # spread over the attention ranks
+        return Loads(Load(m, point.prompt_tokens, carried), Load(m, chunk))
 
     def layer_communication(self, stage: Stage, load: Load) -> int:
         """ns in the all-reduces of the stage's layers, each layer rounded up."""
         shape = self.shape(stage)
-        clock, ranks = self.clock(stage), self.memory.ranks(shape)
+        clock, ranks = self.clock(stage), self.ranks(stage)
         counts = self.memory.kind_counts(*stage.layers)
         return sum(
             count * int(clock.layer(ranks[kind], load.on(shape))[1][0])
@@ -156,7 +194,18 @@ class Anatomy:
         return int(self.clock(stage).stage_constant(role, on)[1][0])
 
     def communication(self, replica: Replica) -> list[Times]:
-        """Collective time of every stage."""
+        """Collective time of every stage; equal replicas are computed once."""
+        point = replica.operating_point
+        key = (
+            (point.role, point.sequences, point.micro_batches),
+            point.prefill_chunk_tokens,
+            tuple((s.gpu_type, s.layers, self.shape(s)) for s in replica.stages),
+        )
+        if key not in self._collectives:
+            self._collectives[key] = self._communication(replica)
+        return self._collectives[key]
+
+    def _communication(self, replica: Replica) -> list[Times]:
         loads = self.loads(replica.operating_point)
         roles = stage_roles(len(replica.stages))
         return [
@@ -218,10 +267,9 @@ class Anatomy:
         hops = sum(hop.times.decode_ns for hop in self.hops(replica))
         return collectives + hops + self.return_ns(replica)
 
-    def e2e_ns(self, replica: Replica) -> int:
+    def e2e_ns(self, ttft_ns: int, tpot_ns: int) -> int:
         """Arrival to last token of a mean request."""
-        later = (self.memory.mix.output_mean - 1) * replica.latency.tpot_ns
-        return replica.latency.ttft_ns + ceil_fraction(later)
+        return ttft_ns + ceil_fraction((self.memory.mix.output_mean - 1) * tpot_ns)
 
     def requests_per_s(self, replica: Replica) -> float:
         """Requests per second with prefill counted."""

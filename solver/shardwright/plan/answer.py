@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from shardwright.plan.compliance import Report
 from shardwright.plan.tables import DEFAULT, TABLES, names
+from shardwright.plan.tables.alternatives import alternatives_text
 from shardwright.plan.tables.compliance import requirements_text
 from shardwright.plan.tables.summary import objectives_grid, proof
 from shardwright.plan.tables.text import amount, grid, number, wrapped
@@ -38,6 +39,8 @@ def answer(
         blocks.append(objectives_grid(result))
     else:
         blocks += _tables(shown, chosen)
+    if view is None:
+        blocks.append(alternatives_text(result))
     return "\n\n".join(block for block in blocks if block)
 
 

@@ -16,7 +16,8 @@ def imbalance(values: Sequence[int], gpus: Sequence[int]) -> Fraction:
 
 def memory_imbalance(stages: Sequence[Stage]) -> Fraction:
     """Imbalance of the bytes on each GPU."""
-    return imbalance([s.memory_bytes.total() for s in stages], _sizes(stages))
+    held = [(m.total(), n) for s in stages for _, n, m in s.memory_by_role()]
+    return imbalance([m for m, _ in held], [n for _, n in held])
 
 
 def compute_imbalance(stages: Sequence[Stage]) -> Fraction:

@@ -15,6 +15,7 @@ from shardwright.plan.anatomy import (
     has_lm_head,
     link_speed,
 )
+from shardwright.plan.disaggregated import apart_rows
 from shardwright.plan.expert_traffic import expert_rows
 from shardwright.plan.transfers import Exchange, Operation, Transfer
 from shardwright.problem import stage_roles
@@ -51,7 +52,9 @@ def _collectives(
     if sharded and has_embedding(role):
         made = [_embedding(anatomy, stage, load) for load in loads]
         yield row("embedding", "all-reduce", made)
-    if stage.expert_slots:
+    if stage.expert_unit is not None:
+        yield from apart_rows(anatomy, index, stage, loads)
+    elif stage.expert_slots:
         yield from expert_rows(anatomy, index, stage, loads)
     elif _layer_collectives(anatomy, stage):
         made = [_layers(anatomy, stage, load) for load in loads]
@@ -73,8 +76,10 @@ def _layer_collectives(anatomy: Anatomy, stage: Stage) -> int:
 
 def _hidden_bytes(anatomy: Anatomy, stage: Stage, load: Load) -> int:
     hidden = anatomy.instance.model.hidden
-    tokens = int(load.on(anatomy.shape(stage)).rank_tokens[0])
-    return tokens * hidden * anatomy.activation_value_bytes
+    on = load.on(anatomy.shape(stage))
+    share = 1.0 if on.share is None else float(on.share[0])
+    tokens = float(on.sequences[0]) + share * float(on.prompts[0])
+    return ceil(tokens * hidden * anatomy.activation_value_bytes)
 
 
 def _layers(anatomy: Anatomy, stage: Stage, load: Load) -> Transfer:

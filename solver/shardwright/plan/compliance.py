@@ -81,6 +81,7 @@ ASKED = (
     "memory_imbalance",
     "compute_imbalance",
     "communication_share",
+    "survive",
     "spare_gpus",
     "max_gpus",
     "max_cost_usd_per_hour",

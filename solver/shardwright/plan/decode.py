@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from shardwright.cost.lengths import ceil_div
 from shardwright.cost.shape import StageShape
+from shardwright.plan.load import replica_loads
 from shardwright.plan.naming import NamedReplica, name_gpus, settle
 from shardwright.plan.parts import MemoryAnatomy
 from shardwright.problem import (
@@ -12,13 +15,16 @@ from shardwright.problem import (
     Figures,
     Fleet,
     Point,
+    PoolRole,
     Problem,
     mixtures,
 )
+from shardwright.problem.cluster_topology import has_topology
 from shardwright.schema.errors import SolverFailure
 from shardwright.schema.instance import Instance
 from shardwright.schema.plan import (
     ExpertMap,
+    ExpertUnit,
     GpuRank,
     MemoryParts,
     OperatingPoint,
@@ -26,6 +32,7 @@ from shardwright.schema.plan import (
     Pool,
     Replica,
     ReplicaLatency,
+    ReplicaLoad,
     Shape,
     Stage,
 )
@@ -40,12 +47,31 @@ def decode(instance: Instance, problem: Problem, fleet: Fleet, sha256: str) -> P
     """
     anatomy = MemoryAnatomy(instance)
     named = name_gpus(problem, settle(problem, fleet))
-    replicas = tuple(_replica(problem, anatomy, one) for one in named)
-    return Plan(
+    plan = Plan(
         instance_name=instance.name,
         instance_sha256=sha256,
-        pools=(Pool(role="mixed", replicas=replicas),),
+        pools=_pools(problem, anatomy, named),
         expert_map=_expert_maps(instance, problem, fleet),
+    )
+    if not has_topology(instance.cluster):
+        return plan
+    from shardwright.plan.named import named_by_topology
+
+    named = named_by_topology(instance, problem, named, plan)
+    return plan.model_copy(update={"pools": _pools(problem, anatomy, named)})
+
+
+def _pools(
+    problem: Problem, anatomy: MemoryAnatomy, named: Sequence[NamedReplica]
+) -> tuple[Pool, ...]:
+    """Replicas by role: those that do everything, then prefill, then decode."""
+    found: dict[PoolRole, list[Replica]] = {"mixed": [], "prefill": [], "decode": []}
+    loads = replica_loads(anatomy.instance, problem, [one.design for one in named])
+    for one, load in zip(named, loads, strict=True):
+        role = problem.points[one.design.point].role
+        found[role].append(_replica(problem, anatomy, one, load))
+    return tuple(
+        Pool(role=role, replicas=tuple(some)) for role, some in found.items() if some
     )
 
 
@@ -73,13 +99,19 @@ def _expert_maps(
     return tuple(found.values()) or None
 
 
-def _replica(problem: Problem, anatomy: MemoryAnatomy, named: NamedReplica) -> Replica:
+def _replica(
+    problem: Problem,
+    anatomy: MemoryAnatomy,
+    named: NamedReplica,
+    load: ReplicaLoad | None,
+) -> Replica:
     design = named.design
-    figures = problem.figures(design)
+    figures = problem.rated(design)
     return Replica(
         operating_point=_operating_point(problem.points[design.point]),
         stages=_stages(problem, anatomy, named, figures),
         latency=_latency(figures),
+        load=load,
     )
 
 
@@ -124,6 +156,7 @@ def _stages(
 ) -> tuple[Stage, ...]:
     instance = anatomy.instance
     memory = _memory(problem, anatomy, named.design, figures)
+    apart = _expert_units(problem, anatomy, named.design, figures)
     stages, rank = [], 0
     for i, choice in enumerate(named.design.stages):
         unit, place = problem.units[choice.unit], named.stages[i]
@@ -143,6 +176,7 @@ def _stages(
                 memory_bytes=memory[i],
                 decode_time_ns=figures.decode_ns[i],
                 prefill_time_ns=figures.prefill_ns[i],
+                expert_unit=apart[i],
             )
         )
         rank += unit.gpus
@@ -168,3 +202,30 @@ def _memory(
             f"{figures.memory_bytes}; please report this"
         )
     return parts
+
+
+def _expert_units(
+    problem: Problem, anatomy: MemoryAnatomy, design: Design, figures: Figures
+) -> list[ExpertUnit | None]:
+    """Expert GPUs per stage; their bytes must be the integers that were searched."""
+    point = problem.points[design.point]
+    batch = (point.sequences, point.micro_batch, point.chunk_tokens)
+    found: list[ExpertUnit | None] = []
+    for i, stage in enumerate(design.stages):
+        unit, layers = problem.units[stage.unit], (stage.start, stage.end)
+        if not unit.shape.disaggregated:
+            found.append(None)
+            continue
+        name = problem.classes[unit.gpu_class].name
+        parts = anatomy.expert_stage(name, unit.shape, layers, batch)
+        if parts.total() != figures.expert_memory_bytes[i]:
+            raise SolverFailure(
+                f"memory parts of an expert GPU, {parts.total()} bytes, are not the "
+                f"{figures.expert_memory_bytes[i]} of the problem; please report this"
+            )
+        shape = unit.shape
+        apart = ExpertUnit(
+            gpus=shape.expert_gpus, ping_pong=shape.ping_pong, memory_bytes=parts
+        )
+        found.append(apart)
+    return found

@@ -7,13 +7,14 @@ attention rank), an all-gather and reduce-scatter (ep 1), or dispatch and combin
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 
 import numpy as np
 
 from shardwright.cost.links import Links
 from shardwright.cost.rank import ExpertRank, RankLayer
+from shardwright.cost.times import FloatArray
 from shardwright.cost.times import Load as ClockLoad
 from shardwright.plan.anatomy import Anatomy, Load, link_speed, network_speed
 from shardwright.plan.transfers import Exchange, Operation, Transfer
@@ -53,11 +54,12 @@ def _transfers(
     """Transfers of all layers, by name; sizes are those of the largest layer."""
     shape = anatomy.shape(stage)
     clock, on = anatomy.clock(stage), load.on(shape)
+    links = Links(anatomy.gpu(stage), shape)
     width = anatomy.instance.model.hidden * anatomy.activation_value_bytes
     found: dict[tuple[Operation, str], list[tuple[int, float, int]]] = {}
     for kind, count in sorted(anatomy.memory.kind_counts(*stage.layers).items()):
         rank = anatomy.memory.ranks(shape)[kind]
-        pieces = list(_pieces(clock.links, rank, on, width))
+        pieces = _mean_pieces(links, rank, on, width)
         whole = int(clock.layer(rank, on)[1][0])
         for piece, ns in zip(pieces, _shares(pieces, whole), strict=True):
             found.setdefault(piece.key, []).append((count, piece.size_bytes, ns))
@@ -71,10 +73,40 @@ def _sum(parts: list[tuple[int, float, int]]) -> Transfer:
 
 
 def _shares(pieces: list[_Piece], whole_ns: int) -> list[int]:
-    """Whole nanoseconds of each piece that add up to the layer's, rounded up once."""
-    ends = np.ceil(np.cumsum([p.seconds for p in pieces]) * 1e9).astype(np.int64)
+    """Whole nanoseconds of each piece that add up to the layer's, rounded up once.
+
+    Where the layer's time is measured, the pieces share it as the cost model would.
+    """
+    ends = np.ceil(_scaled(pieces, whole_ns)).astype(np.int64)
     ends[-1:] = whole_ns
     return [int(n) for n in np.diff(np.minimum(ends, whole_ns), prepend=0)]
+
+
+def _scaled(pieces: list[_Piece], whole_ns: int) -> FloatArray:
+    """Ends of the pieces, ns; as they are where they make the whole."""
+    seconds = np.array([p.seconds for p in pieces], dtype=np.float64)
+    ends: FloatArray = np.cumsum(seconds) * 1e9
+    if ends.size == 0 or abs(ends[-1] - whole_ns) <= 1 or ends[-1] == 0:
+        return ends
+    return np.asarray(ends * (whole_ns / ends[-1]), dtype=np.float64)
+
+
+def _mean_pieces(
+    links: Links, rank: RankLayer, load: ClockLoad, width: int
+) -> list[_Piece]:
+    """Means over the iterations with and without prompts."""
+    full = list(_pieces(links, rank, load, width))
+    if load.share is None:
+        return full
+    alone, share = _pieces(links, rank, load.without_prompts, width), load.share[0]
+    return [
+        replace(
+            a,
+            size_bytes=float(b.size_bytes + share * (a.size_bytes - b.size_bytes)),
+            seconds=float(b.seconds + share * (a.seconds - b.seconds)),
+        )
+        for a, b in zip(full, alone, strict=True)
+    ]
 
 
 def _pieces(

@@ -28,16 +28,24 @@ def redundant_slots(instance: Instance, stage: Stage) -> int:
 
 @dataclass(frozen=True)
 class Place:
-    """Ranks of one GPU of a stage: tp fastest in attention, moe_tp with experts."""
+    """Ranks of one GPU of a stage: tp fastest in attention, moe_tp with experts.
 
-    tp: int
-    attn_dp: int
-    ep: int
+    None where a disaggregated stage's GPU has no part in attention or in experts.
+    """
+
+    tp: int | None
+    attn_dp: int | None
+    ep: int | None
 
     @classmethod
     def of(cls, stage: Stage, index: int) -> Place:
         """The GPU at ``index`` of the stage."""
-        shape = stage.shape
+        shape, apart = stage.shape, stage.expert_unit
+        if apart is not None:
+            after = index - (len(stage.gpus) - apart.gpus)
+            if after >= 0:
+                return cls(None, None, after // shape.moe_tp % shape.ep)
+            return cls(index % shape.tp, index // shape.tp, None)
         ep = index // shape.moe_tp % shape.ep
         return cls(index % shape.tp, index // shape.tp, ep)
 

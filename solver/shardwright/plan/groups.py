@@ -38,6 +38,7 @@ def _likeness(replica: Replica) -> Hashable:
             s.expert_slots,
             s.gpu_type,
             s.memory_bytes,
+            s.expert_unit,
             s.decode_time_ns,
         )
         for s in replica.stages
@@ -84,7 +85,19 @@ def shape_words(stages: Sequence[Stage]) -> str:
         names |= {
             f: n for f, n in inner.items() if max(getattr(s, f) for s in shapes) > 1
         }
-    return " ".join(name + _joined(stages, field) for field, name in names.items())
+    words = " ".join(name + _joined(stages, field) for field, name in names.items())
+    return f"{words}{_apart(stages)}"
+
+
+def _apart(stages: Sequence[Stage]) -> str:
+    """AFD5+3x2: attention and expert GPUs of a stage, and its ping-pong parts."""
+    found = dict.fromkeys(
+        f"AFD{len(s.gpus) - s.expert_unit.gpus}+{s.expert_unit.gpus}"
+        f"x{s.expert_unit.ping_pong}"
+        for s in stages
+        if s.expert_unit
+    )
+    return f" {'/'.join(found)}" if found else ""
 
 
 def _joined(stages: Sequence[Stage], field: str) -> str:
@@ -110,4 +123,5 @@ def replica_words(replica: Replica) -> str:
     counts: dict[str, int] = {}
     for stage in replica.stages:
         counts[stage.gpu_type] = counts.get(stage.gpu_type, 0) + len(stage.gpus)
-    return " + ".join(f"{n} {name}" for name, n in counts.items())
+    words = " + ".join(f"{n} {name}" for name, n in counts.items())
+    return words if replica.role == "mixed" else f"{replica.role} on {words}"

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+import numpy as np
+
 from shardwright.plan.anatomy import gpu_count
 from shardwright.plan.balance import all_stages
 from shardwright.problem import Problem, mixtures, stage_roles
@@ -141,14 +143,17 @@ def smallest_replica(problem: Problem, gpu_type: str) -> tuple[int, int] | None:
 def _fills(problem: Problem, unit: int, stages: int, point: int) -> bool:
     """Whether stages that take all layers they can hold cover the model."""
     capacity = problem.classes[problem.units[unit].gpu_class].capacity_bytes
-    layer = problem.tables.memory_layer[point, unit]
-    role = problem.tables.memory_role[point, unit]
+    rows = problem.memory_rows
+    layer = np.array([row.layer[point, unit] for row in rows])
+    role = np.array([row.role[point, unit] for row in rows])
     at = 0
     for index in stage_roles(stages):
-        left = capacity - int(role[index])
-        if left < 0:
+        left = capacity - role[:, index]
+        if (left < 0).any():
             return False
-        while at < problem.layers and layer[problem.layer_kinds[at]] <= left:
-            left -= int(layer[problem.layer_kinds[at]])
-            at += 1
+        while at < problem.layers:
+            more = layer[:, problem.layer_kinds[at]]
+            if (more > left).any():
+                break
+            left, at = left - more, at + 1
     return at == problem.layers

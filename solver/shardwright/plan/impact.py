@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from fractions import Fraction
 
+from shardwright.cost.law import served
 from shardwright.cost.lengths import ceil_fraction, exact
 from shardwright.plan.anatomy import Anatomy
 
@@ -45,8 +46,9 @@ def node_impacts(anatomy: Anatomy) -> list[Impact]:
 
 def _impact(anatomy: Anatomy, what: str, stopped: tuple[int, ...]) -> Impact:
     replicas = anatomy.plan.replicas()
-    total = sum(r.latency.rate_mtok_per_s for r in replicas)
-    lost = sum(replicas[i].latency.rate_mtok_per_s for i in stopped)
+    total = served(r.served for r in replicas)
+    left = served(r.served for i, r in enumerate(replicas) if i not in stopped)
+    lost = total - left
     output = anatomy.memory.mix.output_mean
     asked = anatomy.instance.workload.request_rate_per_s
     needed = None if asked is None else ceil_fraction(exact(asked) * output * 1000)

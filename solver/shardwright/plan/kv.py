@@ -37,7 +37,7 @@ def kv_room(anatomy: Anatomy, replica: Replica) -> KvRoom:
         if per_token
     ]
     ranks = [stage.shape.attn_dp for stage in replica.stages]
-    sizes = [len(stage.gpus) for stage in replica.stages]
+    sizes = [stage.memory_by_role()[0][1] for stage in replica.stages]
     copies = [stage.shape.tp for stage in replica.stages]
     return KvRoom(
         tokens_reserved=min(n * d for n, d in zip(rooms, ranks, strict=True)),
@@ -54,7 +54,8 @@ def kv_room(anatomy: Anatomy, replica: Replica) -> KvRoom:
 def _rank_tokens(anatomy: Anatomy, replica: Replica, stage: Stage) -> int:
     """Room of one attention rank: it has its share of the sequences."""
     mine = ceil_div(replica.operating_point.sequences, stage.shape.attn_dp)
-    return anatomy.memory.mix.kv_tokens(mine)
+    prompts_only = replica.operating_point.role == "prefill"
+    return anatomy.memory.mix.kv_tokens(mine, prompts_only)
 
 
 def _bytes_per_token(anatomy: Anatomy, stage: Stage) -> int:

@@ -97,6 +97,8 @@ def whole_experts_or_tensor(anatomy: Anatomy, replica: Replica) -> str | None:
     """Experts are whole on every GPU, or each is split over the whole stage."""
     for stage in replica.stages:
         shape, gpus = stage.shape, len(stage.gpus)
+        if stage.expert_unit is not None:
+            continue  # disaggregated_experts says it all
         if (shape.moe_tp, shape.ep) not in ((1, gpus), (gpus, 1)):
             return (
                 f"EP{shape.ep} with MoE-TP{shape.moe_tp} on {gpus} GPUs; "
@@ -108,7 +110,7 @@ def whole_experts_or_tensor(anatomy: Anatomy, replica: Replica) -> str | None:
 def attention_dp_one_or_all(anatomy: Anatomy, replica: Replica) -> str | None:
     """Attention is tensor parallel or data parallel, never both."""
     for stage in replica.stages:
-        dp, gpus = stage.shape.attn_dp, len(stage.gpus)
+        dp, gpus = stage.shape.attn_dp, stage.memory_by_role()[0][1]
         if dp not in (1, gpus):
             return f"attention DP {dp} on {gpus} GPUs; 1 or {gpus} is allowed"
     return None
@@ -167,7 +169,16 @@ def whole_ranks_per_node(anatomy: Anatomy, replica: Replica) -> str | None:
     return None
 
 
+def disaggregated_experts(anatomy: Anatomy, replica: Replica) -> str | None:
+    """Routed experts lie on the GPUs that run attention."""
+    apart = [stage.expert_unit for stage in replica.stages if stage.expert_unit]
+    if not apart:
+        return None
+    return f"experts alone on {apart[0].gpus} of a stage's GPUs; no release serves that"
+
+
 _COMMON: tuple[Rule, ...] = (
+    disaggregated_experts,
     equal_shape_per_stage,
     micro_batches_equal_stages,
     heads_divisible,

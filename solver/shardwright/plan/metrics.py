@@ -6,6 +6,7 @@ from collections import Counter
 from fractions import Fraction
 from typing import Any
 
+from shardwright.cost.law import served
 from shardwright.cost.lengths import exact
 from shardwright.plan.anatomy import Anatomy, gpu_count
 from shardwright.plan.balance import (
@@ -42,16 +43,16 @@ def metrics(instance: Instance, plan: Plan) -> Document:
 def _total(anatomy: Anatomy) -> Document:
     plan = anatomy.plan
     replicas, stages = plan.replicas(), all_stages(plan)
-    mtok = sum(r.latency.rate_mtok_per_s for r in replicas)
+    mtok = served(r.served for r in replicas)
     return {
         "replicas": len(replicas),
         **_gpus(anatomy, stages),
         **_rates(anatomy, mtok),
         "sequences": sum(r.operating_point.sequences for r in replicas),
-        "tpot_ms": ms(max(r.latency.tpot_ns for r in replicas)),
-        "ttft_ms": ms(max(r.latency.ttft_ns for r in replicas)),
+        "tpot_ms": ms(plan.tpot_ns()),
+        "ttft_ms": ms(plan.ttft_ns()),
         "prefill_ms": ms(max(r.latency.prefill_ns for r in replicas)),
-        "e2e_ms": ms(max(anatomy.e2e_ns(r) for r in replicas)),
+        "e2e_ms": ms(plan_e2e_ns(anatomy)),
         **_cost(anatomy, stages, mtok),
         **_memory(anatomy, stages),
         "compute_imbalance": float(compute_imbalance(stages)),
@@ -60,25 +61,39 @@ def _total(anatomy: Anatomy) -> Document:
     }
 
 
+def plan_e2e_ns(anatomy: Anatomy) -> int:
+    """The slowest mixed replica, or the slowest of each pool one after the other."""
+    replicas, plan = anatomy.plan.replicas(), anatomy.plan
+    mixed = [r.latency for r in replicas if r.role == "mixed"]
+    found = [anatomy.e2e_ns(one.ttft_ns, one.tpot_ns) for one in mixed]
+    if len(mixed) < len(replicas):
+        found.append(anatomy.e2e_ns(plan.ttft_ns(), plan.tpot_ns()))
+    return max(found)
+
+
 def _replica(anatomy: Anatomy, replica: Replica) -> Document:
     stages, latency = replica.stages, replica.latency
     loop_ns = anatomy.loop_ns(replica)
     communication = pass_totals(anatomy, replica)
     kv = kv_room(anatomy, replica)
     return {
+        "role": replica.role,
         "gpus": gpu_count(stages),
         "gpu_types": dict(Counter(s.gpu_type for s in stages for _ in s.gpus)),
         "tp": [s.shape.tp for s in stages],
         "pp": len(stages),
         "shapes": [s.shape.model_dump() for s in stages],
         "expert_slots": [s.expert_slots for s in stages],
+        "expert_gpus": [s.expert_unit.gpus if s.expert_unit else 0 for s in stages],
         "expert_balance": _expert_balance(anatomy, replica),
         "layers": [s.layers[1] - s.layers[0] for s in stages],
         **_rates(anatomy, latency.rate_mtok_per_s),
         "tpot_ms": ms(latency.tpot_ns),
         "ttft_ms": ms(latency.ttft_ns),
         "prefill_ms": ms(latency.prefill_ns),
-        "e2e_ms": ms(anatomy.e2e_ns(replica)),
+        "e2e_ms": ms(anatomy.e2e_ns(latency.ttft_ns, latency.tpot_ns))
+        if replica.role == "mixed"
+        else None,
         "slowest_stage_ms": ms(max(s.decode_time_ns for s in stages)),
         "pass_ms": ms(loop_ns),
         "communication_ms_per_pass": ms(communication.decode_ns),
@@ -154,9 +169,10 @@ def _cost(
 
 def _memory(anatomy: Anatomy, stages: tuple[Stage, ...] | list[Stage]) -> Document:
     """Utilisation is of the memory that ``memory_fraction`` leaves usable."""
-    used = sum(s.memory_bytes.total() * len(s.gpus) for s in stages)
+    held = [(s, m.total(), n) for s in stages for _, n, m in s.memory_by_role()]
+    used = sum(total * n for _, total, n in held)
     usable = sum(anatomy.usable_bytes(s) * len(s.gpus) for s in stages)
-    peaks = [s.memory_bytes.total() / anatomy.gpu(s).memory_bytes for s in stages]
+    peaks = [total / anatomy.gpu(s).memory_bytes for s, total, _ in held]
     return {
         "memory_utilisation": used / usable,
         "memory_peak_share_of_gpu": max(peaks),

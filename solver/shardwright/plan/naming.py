@@ -51,7 +51,7 @@ def _settled(placed: PlacedReplica) -> PlacedReplica:
 
 def _order(problem: Problem, placed: PlacedReplica) -> tuple[object, ...]:
     design = placed.design
-    figures = problem.figures(design)
+    figures = problem.rated(design)
     stages = tuple((s.unit, s.start, s.end) for s in design.stages)
     first = (-figures.rate_mtok_per_s, figures.tpot_ns)
     return (*first, stages, design.point, placed.islands)

@@ -7,6 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+from shardwright.cost.disaggregated import (
+    attention_part,
+    expert_gpu_bytes,
+    expert_part,
+)
 from shardwright.cost.lengths import RequestMix, ceil_div, ceil_fraction
 from shardwright.cost.memory import (
     activation_bytes,
@@ -45,21 +50,32 @@ class MemoryAnatomy:
             )
         return self._ranks[shape]
 
+    def attention_ranks(self, shape: StageShape) -> tuple[RankLayer, ...]:
+        """One attention GPU's shard; every GPU's, unless disaggregated."""
+        ranks = self.ranks(shape)
+        return tuple(map(attention_part, ranks)) if shape.disaggregated else ranks
+
     def kind_counts(self, start: int, end: int) -> dict[int, int]:
         """How many layers of each kind lie in [start, end)."""
         return dict(Counter(self.instance.model.kind_indices()[start:end]))
 
     def layer_bytes(
-        self, shape: StageShape, start: int, end: int, sequences: int
+        self,
+        shape: StageShape,
+        start: int,
+        end: int,
+        sequences: int,
+        prompts_only: bool = False,
     ) -> tuple[int, int]:
-        """Weights and KV cache of the layers [start, end) on one GPU.
+        """Weights and KV cache of the layers [start, end) on one (attention) GPU.
 
         ``sequences`` are those of one attention rank.
         """
-        precision, room = self.instance.precision, self.mix.kv_tokens(sequences)
+        precision = self.instance.precision
+        room = self.mix.kv_tokens(sequences, prompts_only)
         weights = kv = 0
         for kind, count in self.kind_counts(start, end).items():
-            rank = self.ranks(shape)[kind]
+            rank = self.attention_ranks(shape)[kind]
             weights += count * rank.weight_bytes(precision)
             kv += count * rank.kv_bytes(precision, room, sequences)
         return weights, kv
@@ -72,27 +88,51 @@ class MemoryAnatomy:
         layers: tuple[int, int],
         batch: tuple[int, int, int],
     ) -> MemoryParts:
-        """Parts of one GPU of a stage.
+        """Parts of one GPU of a stage; of an attention GPU where disaggregated.
 
-        ``batch`` is (sequences, sequences of a micro-batch, prefill chunk tokens).
+        ``batch`` is (sequences, sequences of a micro-batch, prefill chunk tokens);
+        without sequences in its micro-batches a replica holds prompts alone.
         """
         sequences, micro_batch = (ceil_div(n, shape.attn_dp) for n in batch[:2])
         chunk = batch[2]
         model, precision = self.instance.model, self.instance.precision
         gpu = self.instance.cluster.gpu_types[gpu_type]
-        weights, kv = self.layer_bytes(shape, *layers, sequences)
+        weights, kv = self.layer_bytes(shape, *layers, sequences, not micro_batch)
         tokens = micro_batch + chunk
         logit_rows = micro_batch + ceil_fraction(chunk / self.mix.prompt_work)
         return MemoryParts(
             weights=weights + stage_weight_bytes(model, precision, shape.tp, role),
             kv_cache=kv,
             activations=activation_bytes(
-                model, precision, self.ranks(shape), tokens, logit_rows, role
+                model, precision, self.attention_ranks(shape), tokens, logit_rows, role
             ),
             communication=communication_bytes(
                 model, precision, gpu, shape, tokens, role
             ),
             framework=framework_bytes(gpu, self.instance.limits),
+        )
+
+    def expert_stage(
+        self,
+        gpu_type: str,
+        shape: StageShape,
+        layers: tuple[int, int],
+        batch: tuple[int, int, int],
+    ) -> MemoryParts:
+        """Parts of one expert GPU; ``batch`` as in ``stage``."""
+        i, gpu = self.instance, self.instance.cluster.gpu_types[gpu_type]
+        ranks = [expert_part(rank) for rank in self.ranks(shape)]
+        tokens = batch[1] + batch[2]
+        rest = expert_gpu_bytes(i.model, i.precision, gpu, i.limits, shape, tokens)
+        return MemoryParts(
+            weights=sum(
+                count * ranks[kind].weight_bytes(i.precision)
+                for kind, count in self.kind_counts(*layers).items()
+            ),
+            kv_cache=0,
+            activations=rest.activations,
+            communication=rest.communication,
+            framework=rest.framework,
         )
 
     def pipeline(

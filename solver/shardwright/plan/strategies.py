@@ -84,6 +84,8 @@ def _expert_shapes(
     rules = ShapeRules(instance, EngineSwitches.of(instance))
     for shape in rules.shapes([min(size, gpus)] * islands, size):
         pp, rest = divmod(gpus, shape.gpus)
+        if shape.disaggregated:
+            continue  # two sorts of GPUs: the tables memory and alternatives have them
         if pp and not rest and pp <= len(instance.model.layers):
             yield shape, pp
 

@@ -8,6 +8,7 @@ only choose the grid: every design is evaluated exactly.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,8 +17,8 @@ from math import floor
 import numpy as np
 
 from shardwright.cost.lengths import ceil_div, exact
-from shardwright.cost.memory import LAST, ONLY
-from shardwright.cost.times import FloatArray, Load, hop_ns
+from shardwright.cost.memory import LAST, ONLY, ROLES
+from shardwright.cost.times import Load, hop_ns
 from shardwright.problem.costing import StageCosts
 from shardwright.problem.types import GpuClass, IntArray, Unit, stage_roles
 
@@ -81,17 +82,37 @@ class LargestBatches:
     def _fits(self, unit: Unit, stages: int, q: int, batch: int, chunk: int) -> bool:
         """Greedy filling, exact for a chain: every stage takes all it can."""
         capacity = self.classes[unit.gpu_class].capacity_bytes
-        kinds = self._kinds
-        per_kind = self.costs.kind_bytes(unit, batch)
+        kinds, costs = self._kinds, self.costs
+        per_kind = costs.kind_bytes(unit, batch)
         micro_batch, position = ceil_div(batch, q), 0
+        if len(per_kind) == 1 and not unit.shape.disaggregated:
+            return self._uniform_fits(unit, stages, micro_batch, chunk, per_kind[0])
+        experts = costs.expert_kind_bytes(unit)
+        apart = capacity - costs.expert_role_bytes(unit, micro_batch, chunk)
         for role in stage_roles(stages):
+            left = capacity - costs.role_bytes(unit, role, micro_batch, chunk)
+            room = apart
+            if min(left, room) < 0:
+                return False
+            while position < len(kinds):
+                kind = kinds[position]
+                if per_kind[kind] > left or experts[kind] > room:
+                    break
+                left, room = left - per_kind[kind], room - experts[kind]
+                position += 1
+        return position == len(kinds)
+
+    def _uniform_fits(
+        self, unit: Unit, stages: int, micro_batch: int, chunk: int, layer_bytes: int
+    ) -> bool:
+        """``_fits`` where all layers are alike: they are only counted."""
+        capacity, most = self.classes[unit.gpu_class].capacity_bytes, 0
+        for role, count in Counter(stage_roles(stages)).items():
             left = capacity - self.costs.role_bytes(unit, role, micro_batch, chunk)
             if left < 0:
                 return False
-            while position < len(kinds) and per_kind[kinds[position]] <= left:
-                left -= per_kind[kinds[position]]
-                position += 1
-        return position == len(kinds)
+            most += count * (left // max(1, layer_bytes))
+        return most >= len(self._kinds)
 
     @cached_property
     def _kinds(self) -> tuple[int, ...]:
@@ -100,38 +121,66 @@ class LargestBatches:
     @cached_property
     def _limit_ns(self) -> int | None:
         slo = self.costs.instance.slo
-        limits = [t.limit_ms for t in slo if t.metric in ("tpot", "itl")]
-        return floor(exact(min(limits)) * 10**6) if limits else None
+        limits = [
+            t.limit_ms
+            for t in slo
+            if t.metric in ("tpot", "itl") and t.percentile == "mean"
+        ]
+        margin = exact(self.costs.instance.limits.latency_margin or 0.0)
+        return floor(exact(min(limits)) * 10**6 / (1 + margin)) if limits else None
 
     def _by_tpot(self, unit: Unit, stages: int, q: int, top: int) -> set[int]:
         """Largest multiples of q within the TPOT limit, none above ``top``."""
         if self._limit_ns is None:
             return set()
-        m = np.arange(1, ceil_div(top, q) + 1, dtype=np.float64)
         found = set()
-        for tpot in self._tpot_ns(unit, stages, q, m):
+        for tpot in self._tpot_ns(unit, stages, q, ceil_div(top, q)):
             within = np.flatnonzero(tpot <= self._limit_ns)
             if within.size:
                 found.add(min(top, q * (int(within[-1]) + 1)))
         return found
 
     def _tpot_ns(
-        self, unit: Unit, stages: int, q: int, m: FloatArray
+        self, unit: Unit, stages: int, q: int, most: int
     ) -> tuple[IntArray, IntArray]:
-        """TPOT per micro-batch size: an even split's, and with T the mean stage."""
+        """TPOT of micro-batches of 1 to ``most``: an even split's, and T the mean's."""
+        curves = self._curves(unit)
+        layers, hop = curves.layers[:most], curves.hop[:most]
+        ends = sum(curves.role[r][:most] for r in stage_roles(stages))
+        loop = layers + ends + (stages - 1) * hop
+        last = curves.role[ONLY if stages == 1 else LAST][:most]
+        even = -(-layers // stages) + last
+        mean = -(-(layers + ends) // stages)
+        return np.maximum(q * even, loop), np.maximum(q * mean, loop)
+
+    @cached_property
+    def _known(self) -> dict[Unit, _Curves]:
+        return {}
+
+    def _curves(self, unit: Unit) -> _Curves:
+        """Times of a unit at micro-batches of 1 to ``max_batch``, computed once."""
+        if unit in self._known:
+            return self._known[unit]
         clock, mix = self.costs.clock(unit), self.costs.mix
+        m = np.arange(1, self.costs.instance.workload.max_batch + 1, dtype=np.float64)
         prompts = np.ceil(m * float(mix.prompt_work / mix.output_mean))
-        load = Load.balanced(m, prompts, unit.shape.attn_dp)
+        carried = np.full_like(m, mix.carried_prompt)
+        load = Load.balanced(m, prompts, carried, unit.shape.attn_dp)
         layers = sum(
             self._kinds.count(g) * clock.layer(rank, load)[0]
             for g, rank in enumerate(self.costs.ranks(unit.shape))
         )
-        role = {r: clock.stage_constant(r, load)[0] for r in set(stage_roles(stages))}
-        ends = sum(role[r] for r in stage_roles(stages))
+        role = tuple(clock.stage_constant(r, load)[0] for r in range(len(ROLES)))
         instance, gpu = self.costs.instance, self.costs.gpu(unit)
         hop = hop_ns(instance.model, instance.precision, gpu, gpu, True)(m + prompts)
-        loop = layers + ends + (stages - 1) * hop
-        last = role[ONLY if stages == 1 else LAST]
-        even = -(-layers // stages) + last
-        mean = -(-(layers + ends) // stages)
-        return np.maximum(q * even, loop), np.maximum(q * mean, loop)
+        self._known[unit] = _Curves(np.asarray(layers), role, hop)
+        return self._known[unit]
+
+
+@dataclass(frozen=True)
+class _Curves:
+    """ns by micro-batch size 1, 2, ...: all layers, each role's constant, a hop."""
+
+    layers: IntArray
+    role: tuple[IntArray, ...]
+    hop: IntArray

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from math import floor
+from typing import Any
 
 import numpy as np
 
+from shardwright.cost.latencies import refused_shapes
 from shardwright.cost.lengths import RequestMix, ceil_fraction, exact
 from shardwright.cost.memory import (
     ROLES,
 )
+from shardwright.cost.tails import RequestLaw
 from shardwright.cost.times import Load, hop_ns
 from shardwright.problem.batches import LargestBatches
 from shardwright.problem.costing import StageCosts
@@ -23,8 +27,11 @@ from shardwright.problem.grid import (
     sequence_values,
 )
 from shardwright.problem.integers import Problem
-from shardwright.problem.limits import EngineSwitches, bounds_of
+from shardwright.problem.laws import law_tables
+from shardwright.problem.limits import EngineSwitches, bounds_of, percentile_targets
+from shardwright.problem.percentiles import LoadModel
 from shardwright.problem.shapes import ShapeRules
+from shardwright.problem.transfer import kv_transfer
 from shardwright.problem.types import (
     GpuClass,
     IntArray,
@@ -32,9 +39,11 @@ from shardwright.problem.types import (
     Point,
     Rules,
     Tables,
+    Transfer,
     Unit,
 )
-from shardwright.schema.instance import Instance
+from shardwright.schema.errors import UnsupportedRule
+from shardwright.schema.instance import Instance, Pools
 
 
 @dataclass(frozen=True)
@@ -65,11 +74,10 @@ class Compiler:
         index = {name: i for i, name in enumerate(self.class_names)}
         found = []
         for group in self.instance.cluster.nodes:
-            size = self.instance.cluster.island_size(group)
             taken = set(group.reserved) | set(group.failed)
             parts = [
-                tuple(g for g in range(s, min(s + size, group.gpus)) if g not in taken)
-                for s in range(0, group.gpus, size)
+                tuple(g for g in sorted(island) if g not in taken)
+                for island in self.instance.cluster.islands(group)
             ]
             for node in group.node_names():
                 found += [Island(index[group.gpu], node, p) for p in parts if p]
@@ -90,13 +98,43 @@ class Compiler:
 
     @cached_property
     def units(self) -> tuple[Unit, ...]:
+        """Stage units with known times. InvalidInstance where there is none."""
+        refused = self.refused_units
+        known = tuple(u for u in self._allowed_units if u not in refused)
+        if refused and not known:
+            raise refused_shapes(tuple(refused.values()))
+        return known
+
+    @cached_property
+    def refused_units(self) -> dict[Unit, str]:
+        """Units that the engine allows and measured times leave out, and why."""
+        reasons = {unit: self.costs.refusal(unit) for unit in self._allowed_units}
+        return {unit: why for unit, why in reasons.items() if why is not None}
+
+    @cached_property
+    def _allowed_units(self) -> tuple[Unit, ...]:
         """Stage units: the shapes that the engine allows on each class's islands."""
         rules = ShapeRules(self.instance, self.switches)
         found = []
         for k in range(len(self.classes)):
             free = [s.free for s in self.islands if s.gpu_class == k]
-            found += [Unit(k, shape) for shape in rules.shapes(free, max(free))]
+            if free:
+                found += [Unit(k, shape) for shape in rules.shapes(free, max(free))]
         return tuple(found)
+
+    def grid_document(self) -> dict[str, Any]:
+        """The grid as printed, and the shapes that measured times leave out."""
+        document = self.grid.document()
+        if self.refused_units:
+            document["shapes_without_times"] = {
+                unit_name(unit, self.class_names): why
+                for unit, why in self.refused_units.items()
+            }
+        return document
+
+    def latency_versions(self) -> dict[str, str]:
+        """What the iteration times rest on, beyond the instance itself."""
+        return self.costs.versions(self.units)
 
     @cached_property
     def maps(self) -> ExpertMaps:
@@ -131,17 +169,34 @@ class Compiler:
             chunks,
             micro_batches,
             equal,
+            self._pools,
+            coarse=bool(percentile_targets(self.instance)),
         )
+
+    @cached_property
+    def _pools(self) -> Pools:
+        """The pools asked for; an end-to-end limit ties both halves of a request."""
+        pools = self.instance.pools
+        if pools == "mixed" or not any(t.metric == "e2e" for t in self.instance.slo):
+            return pools
+        if pools == "disaggregated":
+            raise UnsupportedRule("pools: disaggregated", "e2e_limit")
+        return "mixed"
 
     def tables(self, points: tuple[Point, ...]) -> Tables:
         """All integer cost tables."""
         shape = (len(points), len(self.units), len(self.instance.model.layer_kinds))
         layer = {n: np.zeros(shape, np.int64) for n in _LAYER_TABLES}
         role = {n: np.zeros((*shape[:2], len(ROLES)), np.int64) for n in _LAYER_TABLES}
-        columns = _Columns.of(points)
+        columns = _Columns.of(points, self.mix.carried_prompt)
+        like: dict[Unit, int] = {}
         for u, unit in enumerate(self.units):
             self._fill_times(u, unit, columns, layer, role)
-            self._fill_memory(u, unit, points, layer["memory"], role["memory"])
+            key = replace(unit, shape=unit.shape.for_attention_memory)
+            if (same := like.setdefault(key, u)) == u:
+                self._fill_memory(u, unit, points, layer["memory"], role["memory"])
+            for table in (layer["memory"], role["memory"]):
+                table[:, u] = table[:, same]
         hops = self._hops(columns)
         return Tables(
             layer["decode"],
@@ -154,7 +209,23 @@ class Compiler:
             role["memory"],
             *hops,
             return_ns=self._return_ns(),
+            **self._expert_memory(points),
         )
+
+    def _expert_memory(self, points: tuple[Point, ...]) -> dict[str, IntArray]:
+        """Memory of expert GPUs; nothing where no unit has any."""
+        if not any(unit.shape.disaggregated for unit in self.units):
+            return {}
+        kinds = len(self.instance.model.layer_kinds)
+        layer = np.zeros((len(points), len(self.units), kinds), np.int64)
+        role = np.zeros((len(points), len(self.units), len(ROLES)), np.int64)
+        loads = [(p.micro_batch, p.chunk_tokens) for p in points]
+        for u, unit in enumerate(self.units):
+            if unit.shape.disaggregated:
+                layer[:, u] = self.costs.expert_kind_bytes(unit)
+                found = {x: self.costs.expert_role_bytes(unit, *x) for x in set(loads)}
+                role[:, u] = np.array([found[x] for x in loads])[:, None]
+        return {"expert_memory_layer": layer, "expert_memory_role": role}
 
     def _fill_times(
         self,
@@ -166,16 +237,18 @@ class Compiler:
     ) -> None:
         clock = self.costs.clock(unit)
         dp = unit.shape.attn_dp
-        balanced = Load.balanced(at.sequences, at.balanced, dp)
+        balanced = Load.balanced(at.sequences, at.balanced, at.carried, dp)
         chunk = Load.lone_chunk(at.sequences, at.chunk, dp)
         for g, rank in enumerate(self.costs.ranks(unit.shape)):
             total, comm = clock.layer(rank, balanced)
             layer["decode"][:, u, g], layer["comm"][:, u, g] = total, comm
-            layer["prefill"][:, u, g] = clock.layer(rank, chunk)[0]
+            layer["prefill"][:, u, g] = clock.layer(rank, chunk)[0] * at.has_prompts
         for r in range(len(ROLES)):
             total, comm = clock.stage_constant(r, balanced)
             role["decode"][:, u, r], role["comm"][:, u, r] = total, comm
-            role["prefill"][:, u, r] = clock.stage_constant(r, chunk)[0]
+            role["prefill"][:, u, r] = (
+                clock.stage_constant(r, chunk)[0] * at.has_prompts
+            )
 
     def _fill_memory(
         self,
@@ -186,11 +259,12 @@ class Compiler:
         role: IntArray,
     ) -> None:
         by_batch = {
-            m: self.costs.kind_bytes(unit, m) for m in {p.sequences for p in points}
+            (m, prompts_only): self.costs.kind_bytes(unit, m, prompts_only)
+            for m, prompts_only in {(p.sequences, _prompts_only(p)) for p in points}
         }
         by_load: dict[tuple[int, int], list[int]] = {}
         for o, point in enumerate(points):
-            layer[o, u] = by_batch[point.sequences]
+            layer[o, u] = by_batch[point.sequences, _prompts_only(point)]
             key = (point.micro_batch, point.chunk_tokens)
             if key not in by_load:
                 by_load[key] = [
@@ -215,6 +289,8 @@ class Compiler:
                 for b in range(k):
                     across = hop_ns(model, precision, gpus[a], gpus[b], False)
                     inter[i][:, a, b] = across(carried)
+        intra[1] *= at.has_prompts[:, None]
+        inter[1] *= at.has_prompts[:, None, None]
         return intra[0], inter[0], intra[1], inter[1]
 
     def _return_ns(self) -> int:
@@ -223,6 +299,20 @@ class Compiler:
             types[name].calibration.network_latency_us for name in self.class_names
         )
         return ceil_fraction(max(exact(us) for us in latencies) * 1000)
+
+    @cached_property
+    def transfer(self) -> Transfer:
+        """Moving a prompt's KV cache between the pools."""
+        if self._pools == "mixed":
+            return Transfer()
+        gpus = [self.instance.cluster.gpu_types[name] for name in self.class_names]
+        return kv_transfer(
+            self.costs,
+            gpus,
+            max(k.capacity_bytes for k in self.classes),
+            one_island=len(self.islands) == 1,
+            experts_apart=self.switches.disaggregated_experts,
+        )
 
     def problem(self) -> Problem:
         """The compiled problem."""
@@ -241,6 +331,18 @@ class Compiler:
             ),
             goals=self.instance.goals(),
             output_mean=self.mix.output_mean,
+            transfer=self.transfer,
+            load=self._load(points),
+        )
+
+    def _load(self, points: tuple[Point, ...]) -> LoadModel | None:
+        """What percentiles are computed from; nothing without a target on one."""
+        if all(t.percentile == "mean" for t in self.instance.slo):
+            return None
+        return LoadModel(
+            law_tables(self.costs, self.units, points, self._return_ns()),
+            RequestLaw.of(self.instance.workload),
+            ca2=self.instance.workload.arrivals.ca2,
         )
 
 
@@ -249,19 +351,41 @@ _LAYER_TABLES = ("decode", "prefill", "comm", "memory")
 
 @dataclass(frozen=True)
 class _Columns:
-    """The points as arrays of numbers."""
+    """The points as arrays of numbers.
+
+    ``carried`` is the piece of a prompt that lies on one attention rank; those of a
+    prefill replica spread over all ranks.
+    """
 
     sequences: np.ndarray[tuple[int], np.dtype[np.float64]]
+    has_prompts: np.ndarray[tuple[int], np.dtype[np.int64]]
     balanced: np.ndarray[tuple[int], np.dtype[np.float64]]
     chunk: np.ndarray[tuple[int], np.dtype[np.float64]]
+    carried: np.ndarray[tuple[int], np.dtype[np.float64]]
 
     @classmethod
-    def of(cls, points: tuple[Point, ...]) -> _Columns:
+    def of(cls, points: tuple[Point, ...], carried_prompt: int) -> _Columns:
         return cls(
             np.array([p.micro_batch for p in points], dtype=np.float64),
+            np.array([p.role != "decode" for p in points], dtype=np.int64),
             np.array([p.prompt_tokens for p in points], dtype=np.float64),
             np.array([p.chunk_work for p in points], dtype=np.float64),
+            np.array(
+                [1 if p.role == "prefill" else carried_prompt for p in points],
+                dtype=np.float64,
+            ),
         )
+
+
+def unit_name(unit: Unit, class_names: Sequence[str]) -> str:
+    """GPU type and degrees, as in a message."""
+    shape = unit.shape
+    degrees = f"tp {shape.tp}, attn_dp {shape.attn_dp}, moe_tp {shape.moe_tp}"
+    return f"{class_names[unit.gpu_class]} {degrees}, ep {shape.ep}, {unit.gpus} GPUs"
+
+
+def _prompts_only(point: Point) -> bool:
+    return point.role == "prefill"
 
 
 def compile_problem(instance: Instance) -> Problem:

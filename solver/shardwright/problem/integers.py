@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property
 
@@ -11,18 +11,22 @@ import numpy as np
 
 from shardwright.cost.law import ReplicaTimes, rate_mtok_per_s, replica_times
 from shardwright.cost.lengths import ceil_div, ceil_fraction
+from shardwright.problem.percentiles import LoadModel, PercentileModel
 from shardwright.problem.types import (
+    NO_TRANSFER,
     Bounds,
     Design,
     Figures,
     GpuClass,
     IntArray,
     Island,
+    MemoryRow,
     Point,
     Rules,
     Signature,
     StageChoice,
     Tables,
+    Transfer,
     Unit,
     stage_roles,
 )
@@ -42,6 +46,8 @@ class Problem:
     rules: Rules
     goals: tuple[str, ...]
     output_mean: Fraction
+    transfer: Transfer = NO_TRANSFER
+    load: LoadModel | None = None
 
     @property
     def layers(self) -> int:
@@ -70,6 +76,26 @@ class Problem:
             types.setdefault((island.gpu_class, island.free), []).append(index)
         return dict(sorted(types.items()))
 
+    @cached_property
+    def memory_rows(self) -> tuple[MemoryRow, ...]:
+        """Memory of attention GPUs (or of all), and of expert GPUs where there are."""
+        t = self.tables
+        gpus = tuple(u.shape.attention_gpus for u in self.units)
+        rows = [MemoryRow(t.memory_layer, t.memory_role, gpus)]
+        if t.expert_memory_layer is not None and t.expert_memory_role is not None:
+            gpus = tuple(u.shape.expert_gpus for u in self.units)
+            rows.append(MemoryRow(t.expert_memory_layer, t.expert_memory_role, gpus))
+        return tuple(rows)
+
+    def may_join(self, left: int, right: int) -> bool:
+        """Whether stages of two units may share a replica.
+
+        equal_shape_per_stage; disaggregated stages only stand beside their like.
+        """
+        a, b = self.units[left].shape, self.units[right].shape
+        apart = a.disaggregated or b.disaggregated
+        return a == b or not (apart or self.rules.equal_shape_per_stage)
+
     @property
     def usable_gpus(self) -> int:
         """GPUs that a fleet may use in all."""
@@ -83,6 +109,23 @@ class Problem:
         """Most stages a replica can have."""
         return min(self.bounds.max_stages, self.layers, max(self.usable_gpus, 0))
 
+    @cached_property
+    def percentiles(self) -> PercentileModel | None:
+        """The model of the percentile targets; None without any."""
+        if not self.bounds.targets:
+            return None
+        if self.load is None:
+            raise ValueError("percentile targets need the problem's load model")
+        return PercentileModel(
+            self.load,
+            self.bounds.targets,
+            self.points,
+            self.units,
+            self.kind_prefix,
+            self.transfer.ns * 1e-9,
+            self.output_mean,
+        )
+
     def stage_counts(self, point: int) -> range:
         """Stage counts p allowed at a point."""
         low, high = 1, self.max_stages
@@ -93,10 +136,33 @@ class Problem:
             low, high = max(low, self.bounds.stages), min(high, self.bounds.stages)
         return range(low, high + 1)
 
+    def tpot_limit_ns(self, point: int) -> int | None:
+        """The TPOT limit at a point; a prefill replica makes no output tokens."""
+        prefill = self.points[point].role == "prefill"
+        return None if prefill else self.bounds.tpot_ns
+
+    def caching_gpus(self, units: Iterable[int]) -> int:
+        """GPUs of stages of these units that hold KV cache."""
+        return sum(self.units[u].shape.attention_gpus for u in units)
+
+    def rate_mtok_per_s(self, point: int, period_ns: int, gpus: int) -> int:
+        """Rate of a replica with KV cache on ``gpus`` GPUs, as far as links carry."""
+        rate = rate_mtok_per_s(self.points[point].period_tokens, period_ns)
+        each = self.transfer.mtok_per_s_per_gpu
+        if self.points[point].role == "mixed" or each is None:
+            return rate
+        return min(rate, gpus * each)
+
+    def transfer_ns(self, point: int) -> int:
+        """What fetching the KV cache adds to the TTFT of a prefill replica."""
+        return self.transfer.ns if self.points[point].role == "prefill" else 0
+
     def prefill_budget_ns(self, point: int, tpot_ns: int) -> int | None:
         """Largest prefill latency allowed beside a TPOT; None without a limit."""
         b, q = self.bounds, self.points[point].micro_batches
-        wait = ceil_div(tpot_ns, 2 * q)
+        if self.points[point].role == "decode":
+            return None
+        wait = ceil_div(tpot_ns, 2 * q) + self.transfer_ns(point)
         limits = []
         if b.prefill_ns is not None:
             limits.append(b.prefill_ns)
@@ -111,7 +177,8 @@ class Problem:
         self, point: int, times: ReplicaTimes, prefill: bool = True
     ) -> bool:
         """Rules tpot_limit, itl_limit and, if ``prefill``, the three on prefill."""
-        if self.bounds.tpot_ns is not None and times.tpot_ns > self.bounds.tpot_ns:
+        tpot_limit = self.tpot_limit_ns(point)
+        if tpot_limit is not None and times.tpot_ns > tpot_limit:
             return False
         if not prefill:
             return True
@@ -147,21 +214,34 @@ class Problem:
             hops,
             prefill_hops,
             t.return_ns,
+            self.transfer_ns(o),
         )
         gpus = [0] * len(self.classes)
         for stage in design.stages:
             gpus[self.units[stage.unit].gpu_class] += self.units[stage.unit].gpus
         prices = (k.price_micro_usd_per_hour for k in self.classes)
+        caching = self.caching_gpus(s.unit for s in design.stages)
+        memory = [column(row.layer, row.role) for row in self.memory_rows]
         return Figures(
             times,
-            rate_mtok_per_s(point.sequences, times.tpot_ns),
+            self.rate_mtok_per_s(o, times.tpot_ns, caching),
             decode,
             prefill,
-            column(t.memory_layer, t.memory_role),
+            memory[0],
             comm + sum(hops) + (t.return_ns if p > 1 else 0),
             tuple(gpus),
             sum(n * price for n, price in zip(gpus, prices, strict=True)),
+            point.role,
+            *memory[1:],
         )
+
+    def rated(self, design: Design) -> Figures:
+        """``figures`` with the rate at which the percentile targets hold as well."""
+        figures, model = self.figures(design), self.percentiles
+        if model is None:
+            return figures
+        kept = model.rate_mtok(model.station(design))
+        return replace(figures, rate_mtok_per_s=min(figures.rate_mtok_per_s, kept))
 
     def hops(self, design: Design) -> tuple[list[int], list[int]]:
         """Decode and prefill hop times between consecutive stages, ns."""
@@ -205,14 +285,17 @@ class Problem:
             return True
         return all(
             used <= self.classes[self.units[s.unit].gpu_class].capacity_bytes
-            for s, used in zip(design.stages, f.memory_bytes, strict=True)
+            for memory in (f.memory_bytes, f.expert_memory_bytes)
+            for s, used in zip(design.stages, memory, strict=bool(memory))
         )
 
     def _balanced(self, design: Design, f: Figures) -> bool:
         sizes = [self.units[s.unit].gpus for s in design.stages]
+        memory = (*f.memory_bytes, *f.expert_memory_bytes)
+        held = [row.gpus[s.unit] for row in self.memory_rows for s in design.stages]
         b = self.bounds
         return (
-            within_imbalance(f.memory_bytes, sizes, b.memory_imbalance)
+            within_imbalance(memory, held, b.memory_imbalance)
             and within_imbalance(f.decode_ns, sizes, b.compute_imbalance)
             and (
                 b.communication_share is None

@@ -11,6 +11,13 @@ from shardwright.problem.limits import EngineSwitches
 from shardwright.schema.instance import Fix, Instance
 from shardwright.schema.model import ModelSpec, MoeFfn
 
+_PING_PONG = (2, 3)
+"""Parts of a micro-batch of a disaggregated stage: two hide experts behind attention,
+a third the links too, at the price of smaller matrices."""
+
+_SHARES = 8
+"""Attention has a multiple of this part of a disaggregated stage's GPUs."""
+
 
 @dataclass(frozen=True)
 class ShapeRules:
@@ -41,6 +48,7 @@ class ShapeRules:
                 if (gpus // islands) % tp == 0
                 for shape in self._expert_shapes(tp, gpus, islands, experts)
             ]
+            found += self._disaggregated(largest, degrees, experts)
         return [s for s in dict.fromkeys(found) if _as_fixed(s, self.instance.fix)]
 
     def _heads(self, tp: int) -> bool:
@@ -73,6 +81,51 @@ class ShapeRules:
             shape = StageShape(tp, attn_dp, moe_tp, ep, 1, 0, islands)
             for redundant in self._redundant(ep, experts):
                 yield replace(shape, redundant=redundant)
+
+    def _disaggregated(
+        self, largest: int, degrees: list[int], experts: list[MoeFfn]
+    ) -> Iterator[StageShape]:
+        """Pairs of attention and expert GPUs on one island, by ping-pong parts."""
+        if not self.switches.disaggregated_experts:
+            return
+        fewest = min(e.experts for e in experts)
+        for attention, apart in self._pairs(largest):
+            for tp in (t for t in degrees if attention % t == 0):
+                for ep in self._expert_groups(apart, fewest):
+                    for parts in self._parts():
+                        shape = StageShape(
+                            tp,
+                            attention // tp,
+                            apart // ep,
+                            ep,
+                            expert_gpus=apart,
+                            ping_pong=parts,
+                        )
+                        for redundant in self._redundant(ep, experts):
+                            yield replace(shape, redundant=redundant)
+
+    def _expert_groups(self, apart: int, fewest: int) -> list[int]:
+        """Whole experts on every expert GPU, as far as there are enough; ``fix`` may
+        ask for any degree."""
+        degrees = [n for n in range(1, apart + 1) if apart % n == 0 and n <= fewest]
+        fix = self.instance.fix
+        return degrees if fix.ep or fix.moe_tp else degrees[-1:]
+
+    def _pairs(self, largest: int) -> Iterator[tuple[int, int]]:
+        """(attention, expert) GPUs: totals as colocated, shares in eighths of them."""
+        fixed = self.instance.fix.afd
+        if fixed is not None:
+            if sum(fixed) <= largest:
+                yield fixed
+            return
+        for total in sorted({gpus for gpus, _ in _stage_sizes(largest, largest, 0)}):
+            step = max(1, total // _SHARES)
+            for attention in range(step, total, step):
+                yield attention, total - attention
+
+    def _parts(self) -> tuple[int, ...]:
+        fixed = self.instance.fix.ping_pong
+        return _PING_PONG if fixed is None else (fixed,)
 
     def _redundant(self, ep: int, experts: list[MoeFfn]) -> list[int]:
         """Redundant slots to try: with loads to balance, one more slot per GPU."""
@@ -109,4 +162,8 @@ def _as_fixed(shape: StageShape, fix: Fix) -> bool:
         "moe_tp": fix.moe_tp,
         "ep": fix.ep,
     }
+    wanted["ping_pong"] = fix.ping_pong
+    pair = (shape.attention_gpus, shape.expert_gpus)
+    if fix.afd is not None and pair != fix.afd:
+        return False
     return all(v is None or getattr(shape, n) == v for n, v in wanted.items())

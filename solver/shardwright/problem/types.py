@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 from shardwright.cost.law import ReplicaTimes
 from shardwright.cost.memory import FIRST, LAST, MIDDLE, ONLY
 from shardwright.cost.shape import StageShape
+from shardwright.cost.tails import Target
+from shardwright.schema.plan import PoolRole
 
 IntArray = NDArray[np.int64]
 
@@ -24,6 +26,7 @@ ROUNDING = {
     "times_ns": "each layer and each stage constant rounded up",
     "rate_mtok_per_s": "rounded down",
     "price_micro_usd_per_hour": "rounded up",
+    "balance_limits": "cut after six decimals",
 }
 
 
@@ -71,7 +74,11 @@ class Unit:
 
 @dataclass(frozen=True)
 class Point:
-    """An operating point (docs/cost-model.md section 2)."""
+    """An operating point (docs/cost-model.md sections 2 and 10).
+
+    ``period_tokens`` is how many output tokens one period TPOT is worth: M, or those
+    of the prompts that a prefill replica takes in.
+    """
 
     sequences: int
     micro_batches: int
@@ -80,6 +87,8 @@ class Point:
     chunk_tokens: int
     chunk_count: int
     chunk_work: int
+    period_tokens: Fraction
+    role: PoolRole = "mixed"
 
 
 @dataclass(frozen=True)
@@ -89,6 +98,9 @@ class Tables:
     Shapes: decode_layer, prefill_layer, comm_layer, memory_layer (o, u, g);
     decode_role, prefill_role, comm_role, memory_role (o, u, r); hop_intra,
     prefill_hop_intra (o, k); hop_inter, prefill_hop_inter (o, k, k). ns and bytes.
+    ``memory_*`` are of an attention GPU (of every GPU of a stage, unless it is
+    disaggregated), ``expert_memory_*`` of an expert GPU: like ``memory_*``, 0 where a
+    unit has none, None where no unit has any.
     """
 
     decode_layer: IntArray
@@ -104,11 +116,52 @@ class Tables:
     prefill_hop_intra: IntArray
     prefill_hop_inter: IntArray
     return_ns: int
+    expert_memory_layer: IntArray | None = None
+    expert_memory_role: IntArray | None = None
+
+
+@dataclass(frozen=True)
+class MemoryRow:
+    """Memory of one sort of GPU: ``layer`` (o, u, g), ``role`` (o, u, r), bytes.
+
+    ``gpus[u]`` is how many GPUs of that sort a unit has.
+    """
+
+    layer: IntArray
+    role: IntArray
+    gpus: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """Moving the KV cache of a prompt from a prefill to a decode replica.
+
+    ``ns`` is what it adds to TTFT; ``mtok_per_s_per_gpu`` the rate that the links of
+    one GPU carry (None: there is nothing to carry).
+    """
+
+    ns: int = 0
+    mtok_per_s_per_gpu: int | None = None
+
+
+NO_TRANSFER = Transfer()
+
+
+@dataclass(frozen=True)
+class Survival:
+    """Rule survive: what must be left after losing any GPUs or nodes."""
+
+    count: int
+    of_nodes: bool
+    rate_mtok_per_s: int
 
 
 @dataclass(frozen=True)
 class Bounds:
-    """Limits as integers; None means not limited. Shares are exact rationals."""
+    """Limits as integers; None means not limited. Shares are exact rationals.
+
+    The latency limits are those on means; ``targets`` are those on percentiles.
+    """
 
     tpot_ns: int | None = None
     prefill_ns: int | None = None
@@ -126,6 +179,8 @@ class Bounds:
     replicas: int | None = None
     split: tuple[int, ...] | None = None
     memory_fits: bool = True
+    targets: tuple[Target, ...] = ()
+    survive: tuple[Survival, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -169,7 +224,13 @@ class Design:
 
 @dataclass(frozen=True)
 class Figures:
-    """Exact figures of one design; ``gpus`` counts per class."""
+    """Exact figures of one design; ``gpus`` counts per class.
+
+    For a prefill replica ``tpot_ns`` is the period of its iterations; a decode
+    replica has no prefill latency and no TTFT.
+    ``memory_bytes`` is per stage and attention GPU, ``expert_memory_bytes`` per expert
+    GPU (0 where a stage has none; empty where no unit has any).
+    """
 
     times: ReplicaTimes
     rate_mtok_per_s: int
@@ -179,6 +240,8 @@ class Figures:
     comm_ns: int
     gpus: tuple[int, ...]
     cost_micro_usd_per_hour: int
+    role: PoolRole = "mixed"
+    expert_memory_bytes: tuple[int, ...] = ()
 
     @property
     def tpot_ns(self) -> int:

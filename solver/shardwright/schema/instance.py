@@ -17,6 +17,7 @@ from shardwright.schema.base import (
 )
 from shardwright.schema.cluster import Cluster, GpuSpec, NodeGroup
 from shardwright.schema.model import ModelSpec
+from shardwright.schema.topology import Fabric
 from shardwright.schema.workload import (
     Engine,
     Goal,
@@ -27,11 +28,15 @@ from shardwright.schema.workload import (
     Workload,
 )
 
+Pools = Literal["mixed", "disaggregated", "any"]
+
 
 class Fix(Document):
     """Decisions fixed beforehand; they hold for every replica.
 
-    ``dp`` fixes the number of replicas, ``layers`` the layers of each stage.
+    ``dp`` fixes the number of replicas, ``layers`` the layers of each stage. ``afd``
+    asks for disaggregated stages of so many attention and expert GPUs, ``ping_pong``
+    for the parts of their micro-batches.
     """
 
     tp: Count | None = None
@@ -44,10 +49,16 @@ class Fix(Document):
     sequences: Count | None = None
     prefill_chunk_tokens: Count | None = None
     micro_batches: Count | None = None
+    afd: tuple[Count, Count] | None = None
+    ping_pong: Annotated[int, Field(ge=2, le=10**6)] | None = None
 
 
 class _Asked(Document):
-    """What every form of the instance states in the same words."""
+    """What every form of the instance states in the same words.
+
+    ``pools`` says whether replicas do prefill and decode together, in pools of their
+    own, or whichever is better.
+    """
 
     schema_version: Literal["1.0"] = SCHEMA_VERSION
     name: Name
@@ -60,6 +71,7 @@ class _Asked(Document):
     objective: Annotated[tuple[Goal, ...], Field(min_length=1)] | None = None
     grid: Grid = Grid()
     fix: Fix = Fix()
+    pools: Pools = "mixed"
 
     def goals(self) -> tuple[Goal, ...]:
         """The objective, or its default (DESIGN: with and without a request rate)."""
@@ -86,6 +98,7 @@ class GpuReference(Document):
     )
     hbm_gbyte_per_s: Positive | None = None
     dense_tflops: dict[str, Positive] | None = None
+    link_technology: Name | None = None
     link_gbyte_per_s: Positive | None = None
     island_gpus: Count | None = None
     network_gbyte_per_s: Positive | None = None
@@ -100,14 +113,16 @@ class ClusterFile(Document):
         dict[str, GpuSpec | GpuReference], Field(min_length=1, max_length=64)
     ]
     nodes: Annotated[tuple[NodeGroup, ...], Field(min_length=1, max_length=10_000)]
+    fabric: Fabric | None = None
 
 
 class InstanceFile(_Asked):
     """An instance as people write it.
 
     ``model`` is a catalogue name, the path of a Hugging Face config.json beside the
-    file, or a full model specification.
+    file, or a full model specification. ``cluster`` may be the path of a file with a
+    cluster in it, from this file's folder.
     """
 
     model: str | ModelSpec
-    cluster: ClusterFile
+    cluster: str | ClusterFile

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import (
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from shardwright.schema.base import (
     Count,
@@ -65,6 +70,22 @@ class ExpertLoads(Document):
         return self
 
 
+class Arrivals(Document):
+    """How requests come: ``ca2`` is the squared cv of the time between two of them.
+
+    1 is a Poisson stream, less is smoother, more comes in bursts (gamma between them).
+    """
+
+    law: Literal["poisson", "gamma"] = "poisson"
+    ca2: Annotated[Positive, Field(le=1000)] = 1.0
+
+    @model_validator(mode="after")
+    def _poisson_is_one(self) -> Arrivals:
+        if self.law == "poisson" and self.ca2 != 1.0:
+            raise ValueError(f"a poisson law has ca2 1; found {self.ca2:g}, use gamma")
+        return self
+
+
 class Workload(Document):
     """Requests and the engine's room for them.
 
@@ -75,6 +96,7 @@ class Workload(Document):
     """
 
     request_rate_per_s: Positive | None = None
+    arrivals: Arrivals = Arrivals()
     input_tokens: Lengths
     output_tokens: Lengths
     max_batch: Annotated[int, Field(ge=1, le=65_536)] = 256
@@ -84,23 +106,50 @@ class Workload(Document):
     prefix_cache_hit_ratio: Annotated[NonNegative, Field(lt=1)] = 0.0
 
 
+LatencyMetric = Literal["ttft", "prefill", "tpot", "itl", "e2e"]
+
+
 class SloTarget(Document):
     """An upper limit on one latency at one percentile (or on the mean)."""
 
-    metric: Literal["ttft", "prefill", "tpot", "itl", "e2e"]
+    metric: LatencyMetric
     percentile: Annotated[Positive, Field(lt=100)] | Literal["mean"] = "mean"
     limit_ms: Positive
 
 
+class Survive(Document):
+    """The plan goes on after losing any ``gpus`` GPUs or any ``nodes`` nodes.
+
+    Replicas that are hit stop; the others serve at least ``load`` of the request rate.
+    """
+
+    gpus: Annotated[int, Field(ge=1, le=64)] | None = None
+    nodes: Annotated[int, Field(ge=1, le=64)] | None = None
+    load: Share = 1.0
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Survive:
+        if (self.gpus is None) == (self.nodes is None):
+            raise ValueError("exactly one of gpus and nodes is needed")
+        return self
+
+
 class Limits(Document):
-    """Bounds on resources and balance; see docs/rules.md for every rule."""
+    """Bounds on resources and balance; see docs/rules.md for every rule.
+
+    Predicted TPOT and ITL stay below their limits by ``latency_margin``, as
+    predicted * (1 + margin) <= limit; a file that gives none gets the one with which
+    plans kept their limits in published runs (docs/fidelity.md).
+    """
 
     memory_fraction: Share = 0.9
+    latency_margin: Annotated[NonNegative, Field(le=1)] | None = None
     reserve_per_gpu_bytes: Size = Field(alias="reserve_per_gpu", default=0)
     memory_imbalance: Tolerance | None = None
     compute_imbalance: Tolerance | None = None
     communication_share: Share | None = None
     spare_gpus: Index = 0
+    survive: Annotated[tuple[Survive, ...], Field(max_length=8)] = ()
     max_gpus: Count | None = None
     max_cost_usd_per_hour: Positive | None = None
     max_pipeline_stages: Annotated[int, Field(ge=1, le=256)] = 16
@@ -119,18 +168,35 @@ class Precision(Document):
 
 
 class EngineRules(Document):
-    """Switches of the engine's own rules; a missing one takes the engine's default."""
+    """Switches of the engine's own rules; a missing one takes the engine's default.
+
+    ``disaggregated_experts`` allows stages whose routed experts have GPUs of their own.
+    """
 
     micro_batches_equal_stages: bool | None = None
     equal_shape_per_stage: bool | None = None
     heads_divisible: bool | None = None
+    disaggregated_experts: bool | None = None
 
 
 class Engine(Document):
-    """The engine that is to run the plan."""
+    """The engine that is to run the plan.
+
+    ``latencies``: iteration times by the cost model, or from measured tables of this
+    engine (docs/silicon.md).
+    """
 
     name: Literal["vllm", "sglang", "trtllm", "generic"] = "vllm"
     rules: EngineRules = EngineRules()
+    latencies: Literal["analytic", "silicon"] = "analytic"
+
+    @model_serializer(mode="wrap")
+    def _given_only(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # what an older file cannot say leaves no trace, so its hash stays
+        document: dict[str, Any] = handler(self)
+        if self.latencies == "analytic":
+            del document["latencies"]
+        return document
 
 
 class Grid(Document):

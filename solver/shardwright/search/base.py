@@ -99,6 +99,16 @@ def require_goals(solver: str, problem: Problem, known: frozenset[str]) -> None:
             raise UnsupportedRule(solver, f"objective {goal}")
 
 
+def require_plain(solver: str, problem: Problem) -> None:
+    """Refuse pools, targets on percentiles and survival of failures."""
+    if any(point.role != "mixed" for point in problem.points):
+        raise UnsupportedRule(solver, "pools of prefill and decode replicas")
+    if problem.bounds.targets:
+        raise UnsupportedRule(solver, "targets on percentiles")
+    if problem.bounds.survive:
+        raise UnsupportedRule(solver, "survive")
+
+
 def require_single_islands(solver: str, problem: Problem) -> None:
     """Refuse stages that spread over several islands."""
     if any(unit.islands > 1 for unit in problem.units):

@@ -8,21 +8,24 @@ from typing import Protocol, TypeVar
 
 import numpy as np
 
-from shardwright.cost.law import rate_mtok_per_s
 from shardwright.formulations.dp.chain import Chain
-from shardwright.problem import Design, IntArray, Problem, stage_roles
+from shardwright.problem import Design, IntArray, PoolRole, Problem, stage_roles
 from shardwright.search.chunks import ChunkGroups
 
 
 @dataclass(frozen=True)
 class ChainColumn:
-    """A chain at one point: exact with a design, else a lower bound on TPOT."""
+    """A chain at one point: exact with a design, else a lower bound on TPOT.
+
+    No design of the chain at the point has a rate above ``ceiling`` (None: the rate).
+    """
 
     point: int
     tpot_ns: int
     ttft_ns: int
     rate_mtok_per_s: int
     design: Design | None
+    ceiling: int | None = None
 
 
 class Ranked(Protocol):
@@ -72,22 +75,28 @@ class ChainPricer:
 
     problem: Problem
     chunks: ChunkGroups
-    _fronts: dict[tuple[int, int, int], list[ChainColumn]] = field(default_factory=dict)
+    _fronts: dict[tuple[int, int, int, PoolRole], list[ChainColumn]] = field(
+        default_factory=dict
+    )
     _free: dict[tuple[int, int, int], Design | None] = field(default_factory=dict)
 
-    def front(self, unit: int, stages: int, crossings: int) -> list[ChainColumn]:
-        """Columns by falling rate; the one of highest rate is exact.
+    def front(
+        self, unit: int, stages: int, crossings: int, role: PoolRole
+    ) -> list[ChainColumn]:
+        """Columns of a role by falling rate; the one of highest rate is exact.
 
         Only goals on latency can want the bounded ones behind it.
         """
-        key = (unit, stages, crossings)
+        key = (unit, stages, crossings, role)
         if key not in self._fronts:
             self._fronts[key] = self._front(*key)
         return self._fronts[key]
 
-    def _front(self, unit: int, stages: int, crossings: int) -> list[ChainColumn]:
+    def _front(
+        self, unit: int, stages: int, crossings: int, role: PoolRole
+    ) -> list[ChainColumn]:
         exact: list[ChainColumn] = []
-        rest = self._bounded(unit, stages, crossings)
+        rest = self.bounded(unit, stages, crossings, role)
         best = -1
         while rest and rest[0].rate_mtok_per_s > best:
             design = self.price(unit, stages, crossings, rest.pop(0).point)
@@ -97,19 +106,21 @@ class ChainPricer:
         return undominated([*exact, *rest])
 
     def _column(self, design: Design) -> ChainColumn:
-        f = self.problem.figures(design)
+        f = self.problem.rated(design)
         times = f.times
         return ChainColumn(
             design.point, times.tpot_ns, times.ttft_ns, f.rate_mtok_per_s, design
         )
 
-    def _bounded(self, unit: int, stages: int, crossings: int) -> list[ChainColumn]:
+    def bounded(
+        self, unit: int, stages: int, crossings: int, role: PoolRole
+    ) -> list[ChainColumn]:
         """Lower bounds at every point, by falling rate.
 
         T is at least the mean stage; S is the same for every split; the total memory
         must fit p units.
         """
-        points = self.chunks.points(stages)
+        points = self.chunks.points(stages, role)
         if not points:
             return []
         at = np.asarray(points, dtype=np.int64)
@@ -120,11 +131,11 @@ class ChainPricer:
         tpot = np.maximum(q * -(-work // stages), loop)
         possible = self._possible(at, unit, stages)
         if self.problem.bounds.tpot_ns is not None:
-            possible &= tpot <= self.problem.bounds.tpot_ns
+            unlimited = [self.problem.tpot_limit_ns(o) is None for o in points]
+            possible &= (tpot <= self.problem.bounds.tpot_ns) | np.array(unlimited)
+        gpus = stages * self.problem.caching_gpus([unit])
         columns = [
-            ChainColumn(
-                o, ns, 0, rate_mtok_per_s(self.problem.points[o].sequences, ns), None
-            )
+            ChainColumn(o, ns, 0, self.problem.rate_mtok_per_s(o, ns, gpus), None)
             for o, ns, fits in zip(
                 points, tpot.tolist(), possible.tolist(), strict=True
             )
@@ -151,10 +162,10 @@ class ChainPricer:
     ) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:
         if not self.problem.bounds.memory_fits:
             return np.ones(at.shape, dtype=np.bool_)
-        t = self.problem.tables
         gpu_class = self.problem.classes[self.problem.units[unit].gpu_class]
-        total = self._totals(t.memory_layer, t.memory_role, at, unit, stages)
-        return np.asarray(total <= stages * gpu_class.capacity_bytes)
+        room, rows = stages * gpu_class.capacity_bytes, self.problem.memory_rows
+        totals = [self._totals(r.layer, r.role, at, unit, stages) for r in rows]
+        return np.asarray(np.max(totals, axis=0) <= room)
 
     def price(
         self, unit: int, stages: int, crossings: int, point: int

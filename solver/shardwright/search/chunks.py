@@ -1,4 +1,4 @@
-"""Points that differ in the prefill chunk alone.
+"""Points that differ in the prefill chunk alone, for replicas of the same role.
 
 A larger chunk needs more memory and changes nothing else about TPOT, so when the
 optimum of the smallest chunk keeps its prefill budget no other chunk can beat it.
@@ -13,21 +13,28 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from shardwright.problem import Design, Problem
+from shardwright.problem import Design, PoolRole, Problem
 
 
 @dataclass(frozen=True)
 class ChunkGroups:
-    """The points of a problem, grouped by (M, q)."""
+    """The points of a problem, grouped by (M, q) and role.
+
+    The iterations of a prefill replica are its chunks, and percentiles depend on the
+    chunk: there each point is a group.
+    """
 
     problem: Problem
 
     @cached_property
     def variants(self) -> dict[int, tuple[int, ...]]:
-        """First point of every (M, q) -> its points by increasing chunk."""
-        groups: dict[tuple[int, int], list[int]] = defaultdict(list)
+        """First point of every group -> its points by increasing chunk."""
+        groups: dict[tuple[str, int, int, int], list[int]] = defaultdict(list)
         for o, point in enumerate(self.problem.points):
-            groups[point.sequences, point.micro_batches].append(o)
+            apart = point.role == "prefill" or self.problem.bounds.targets
+            own = point.chunk_tokens if apart else 0
+            key = (point.role, point.sequences, point.micro_batches, own)
+            groups[key].append(o)
         chunk = [point.chunk_tokens for point in self.problem.points]
         ordered = (sorted(g, key=lambda o: chunk[o]) for g in groups.values())
         return {points[0]: tuple(points) for points in ordered}
@@ -38,16 +45,16 @@ class ChunkGroups:
         return {o: first for first, points in self.variants.items() for o in points}
 
     @cached_property
-    def _by_stages(self) -> dict[int, list[int]]:
-        found: dict[int, list[int]] = defaultdict(list)
+    def _by_stages(self) -> dict[tuple[int, PoolRole], list[int]]:
+        found: dict[tuple[int, PoolRole], list[int]] = defaultdict(list)
         for o in self.variants:
             for stages in self.problem.stage_counts(o):
-                found[stages].append(o)
+                found[stages, self.problem.points[o].role].append(o)
         return found
 
-    def points(self, stages: int) -> list[int]:
-        """First points at which a replica may have this many stages."""
-        return self._by_stages.get(stages, [])
+    def points(self, stages: int, role: PoolRole) -> list[int]:
+        """First points at which a replica of the role may have this many stages."""
+        return self._by_stages.get((stages, role), [])
 
     def least_tpot(
         self,

@@ -15,14 +15,13 @@ from functools import cached_property
 
 import numpy as np
 
-from shardwright.cost.law import rate_mtok_per_s
 from shardwright.formulations.cpsat.arcs import ReplicaArcs
 from shardwright.formulations.cpsat.patterns import Column
 from shardwright.formulations.dp import counts
-from shardwright.formulations.dp.relaxation import Compositions, tpot_lower_bounds
+from shardwright.formulations.dp.relaxation import tpot_lower_bounds
 from shardwright.problem import (
     Design,
-    IntArray,
+    PoolRole,
     Problem,
     Signature,
     StageChoice,
@@ -30,19 +29,26 @@ from shardwright.problem import (
 )
 from shardwright.schema.result import Status
 from shardwright.search.base import Interrupted, SearchLimits
-from shardwright.search.chains import ChainPricer, undominated
+from shardwright.search.blocks import as_arrays, blocks
+from shardwright.search.chains import ChainColumn, ChainPricer, undominated
 from shardwright.search.chunks import ChunkGroups
 from shardwright.search.compositions import Composition, compositions, run_lengths
+from shardwright.search.loaded import LoadedChains
 
 _POLL_EVERY = 64
-_BLOCK = 20_000
+
+
+Key = tuple[Signature, PoolRole]
 
 
 @dataclass(frozen=True)
 class Entry:
     """One column: ``design`` is None while only ``tpot_ns`` is bounded below.
 
-    ``homes`` is the part of the composition that every stage lies on.
+    ``homes`` is the part of the composition that every stage lies on. No design of the
+    composition at the point has a rate above ``ceiling`` (None: the rate).
+    ``every_point`` marks the bound of a whole chain, whose points come when it is
+    solved.
     """
 
     composition: Composition
@@ -52,11 +58,18 @@ class Entry:
     rate_mtok_per_s: int
     design: Design | None
     homes: tuple[int, ...] = ()
+    ceiling: int | None = None
+    every_point: bool = False
+
+    @property
+    def most_mtok_per_s(self) -> int:
+        """No design that the entry stands for has a larger rate."""
+        return self.rate_mtok_per_s if self.ceiling is None else self.ceiling
 
 
 @dataclass
 class ColumnPool:
-    """Columns by signature, each list by falling rate (``chains.undominated``).
+    """Columns by signature and role, each list by falling rate (``undominated``).
 
     When not ``complete``, columns that touch more islands than they need are left
     out: the best fleet over the pool may then miss the optimum, and only the program
@@ -65,7 +78,7 @@ class ColumnPool:
 
     problem: Problem
     limits: SearchLimits
-    by_signature: dict[Signature, list[Entry]] = field(default_factory=dict)
+    by_signature: dict[Key, list[Entry]] = field(default_factory=dict)
     pending: list[Composition] = field(default_factory=list)
     solved: int = 0
     complete: bool = True
@@ -74,7 +87,7 @@ class ColumnPool:
     def build(cls, problem: Problem, limits: SearchLimits) -> ColumnPool:
         """The columns of a single unit; ``add_mixed`` brings the others."""
         pool = cls(problem, limits)
-        found: dict[Signature, list[Entry]] = defaultdict(list)
+        found: dict[Key, list[Entry]] = defaultdict(list)
         listed, pool.complete = compositions(problem)
         for i, composition in enumerate(listed):
             if i % _POLL_EVERY == 0:
@@ -82,7 +95,9 @@ class ColumnPool:
             if composition.single_unit is None:
                 pool.pending.append(composition)
             else:
-                found[composition.signature] += pool._single(composition)
+                for role in pool.roles:
+                    key = (composition.signature, role)
+                    found[key] += pool._single(composition, role)
         pool._take(found)
         return pool
 
@@ -90,11 +105,11 @@ class ColumnPool:
         """Add the lower-bounded columns of the compositions still pending."""
         found = defaultdict(list, self.by_signature)
         for entry in self._bounded(self.pending):
-            found[entry.composition.signature].append(entry)
+            found[pool_key(self.problem, entry)].append(entry)
         self.pending.clear()
         self._take(found)
 
-    def _take(self, found: dict[Signature, list[Entry]]) -> None:
+    def _take(self, found: dict[Key, list[Entry]]) -> None:
         self.by_signature = {
             s: undominated(found[s]) for s in sorted(found) if found[s]
         }
@@ -108,10 +123,31 @@ class ColumnPool:
     def _chains(self) -> ChainPricer:
         return ChainPricer(self.problem, self.chunks)
 
-    def _single(self, composition: Composition) -> list[Entry]:
-        """Entries of a composition of one unit."""
+    @cached_property
+    def roles(self) -> tuple[PoolRole, ...]:
+        """Roles that the points of the grid have."""
+        return tuple(dict.fromkeys(point.role for point in self.problem.points))
+
+    def _single(self, composition: Composition, role: PoolRole) -> list[Entry]:
+        """Entries of a composition of one unit in one role."""
         unit, crossings = composition.single_unit, len(composition.parts) - 1
         assert unit is not None
+        chain = (unit, composition.stages, crossings, role)
+        if self._loaded is None:
+            return self._entries(composition, self._chains.front(*chain))
+        bounded = self._loaded.bounded(*chain)
+        if not bounded:
+            return []
+        least = min(column.tpot_ns for column in bounded)
+        top = replace(bounded[0], tpot_ns=least)
+        return [
+            replace(entry, every_point=True)
+            for entry in self._entries(composition, [top])
+        ]
+
+    def _entries(
+        self, composition: Composition, columns: list[ChainColumn]
+    ) -> list[Entry]:
         homes = _homes(composition)
         marks = crossings_of(homes)
         return [
@@ -123,15 +159,24 @@ class ColumnPool:
                 column.rate_mtok_per_s,
                 column.design and replace(column.design, crossings=marks),
                 homes,
+                column.ceiling,
             )
-            for column in self._chains.front(unit, composition.stages, crossings)
+            for column in columns
         ]
+
+    @cached_property
+    def _loaded(self) -> LoadedChains | None:
+        """Chains under percentile targets; None without any."""
+        model = self.problem.percentiles
+        return (
+            None if model is None else LoadedChains(self.problem, model, self._chains)
+        )
 
     def entry(
         self, composition: Composition, design: Design, homes: tuple[int, ...]
     ) -> Entry:
         """The exact entry of a design."""
-        f = self.problem.figures(design)
+        f = self.problem.rated(design)
         return Entry(
             composition,
             design.point,
@@ -151,30 +196,63 @@ class ColumnPool:
             group = [c for c in mixed if c.stages in stages]
             if not group:
                 continue
-            some = _arrays(self.problem, group)
-            for block in _blocks(points, len(group)):
+            some = as_arrays(self.problem, group)
+            units = [[u for part in c.parts for u in part.units] for c in group]
+            gpus = [self.problem.caching_gpus(some_of) for some_of in units]
+            for block in blocks(points, len(group)):
                 self.limits.poll()
                 bounds = tpot_lower_bounds(self.problem, some, block)
                 for i, j in np.argwhere(bounds > 0).tolist():
                     o, tpot = block[i], int(bounds[i, j])
-                    rate = rate_mtok_per_s(self.problem.points[o].sequences, tpot)
+                    rate = self.problem.rate_mtok_per_s(o, tpot, gpus[j])
                     yield Entry(group[j], o, tpot, 0, rate, None)
 
-    def solve(self, entry: Entry) -> Entry | None:
-        """The exact entry of a bounded one; None when no design fits.
+    def solve(self, entry: Entry) -> None:
+        """Put the exact entries of a bounded one in its place.
 
-        The pool is updated either way. Raises Interrupted when time runs out.
+        Raises Interrupted when time runs out.
         """
         self.limits.poll()
         self.solved += 1
+        key = pool_key(self.problem, entry)
+        rest = [e for e in self.by_signature[key] if e is not entry]
+        self.by_signature[key] = undominated([*rest, *self._solved(entry)])
+
+    def _solved(self, entry: Entry) -> list[Entry]:
+        unit = entry.composition.single_unit
+        if self._loaded is not None and unit is not None:
+            return self._solve_loaded(self._loaded, entry, unit)
         solved = self._solve_design(entry)
-        exact = None if solved is None else self.entry(entry.composition, *solved)
-        signature = entry.composition.signature
-        rest = [e for e in self.by_signature[signature] if e is not entry]
-        self.by_signature[signature] = undominated(
-            rest if exact is None else [*rest, exact]
+        if solved is None:
+            return []
+        exact = self.entry(entry.composition, *solved)
+        if self._loaded is None:
+            return [exact]
+        return [
+            replace(exact, ceiling=max(entry.rate_mtok_per_s, exact.rate_mtok_per_s))
+        ]
+
+    def _solve_loaded(
+        self, loaded: LoadedChains, entry: Entry, unit: int
+    ) -> list[Entry]:
+        """All points of a chain, or the splits of one of them."""
+        composition, role = entry.composition, self._role(entry)
+        chain = (unit, composition.stages, len(composition.parts) - 1)
+        if entry.every_point:
+            return self._entries(composition, loaded.front(*chain, role))
+        point = ChainColumn(
+            entry.point, entry.tpot_ns, entry.ttft_ns, entry.rate_mtok_per_s, None
         )
-        return exact
+        return self._entries(composition, loaded.price(*chain, point))
+
+    @property
+    def open(self) -> bool:
+        """Whether some column is not known to have the largest rate of its kind."""
+        return any(
+            e.most_mtok_per_s > e.rate_mtok_per_s
+            for entries in self.by_signature.values()
+            for e in entries
+        )
 
     def _solve_design(self, entry: Entry) -> tuple[Design, tuple[int, ...]] | None:
         unit = entry.composition.single_unit
@@ -248,31 +326,49 @@ class ColumnPool:
         return program.decode(variables, outcome)
 
     def best(self, tpot_cap_ns: int | None, exact: bool = False) -> list[Entry]:
-        """The best column of every signature within a TPOT cap."""
+        """The best column of every signature and role within a TPOT cap."""
         chosen = []
         for entries in self.by_signature.values():
             for entry in entries:
                 if exact and entry.design is None:
                     continue
-                if tpot_cap_ns is None or entry.tpot_ns <= tpot_cap_ns:
+                free = tpot_cap_ns is None or self._role(entry) == "prefill"
+                if free or entry.tpot_ns <= (tpot_cap_ns or 0):
                     chosen.append(entry)
                     break
         return chosen
 
-    def column(self, entry: Entry) -> Column:
-        """The entry as the fleet program sees it."""
+    def best_possible(self) -> list[Entry]:
+        """Of every signature and role the column with the largest ceiling."""
+        return [
+            max(entries, key=lambda e: e.most_mtok_per_s)
+            for entries in self.by_signature.values()
+            if entries
+        ]
+
+    def column(self, entry: Entry, ceiling: bool = False) -> Column:
+        """The entry as the fleet program sees it, or the most that it could be."""
         signature = entry.composition.signature
         classes = self.problem.classes
         return Column(
             signature,
             sum(size for _, size in signature),
             sum(classes[k].price_micro_usd_per_hour * size for k, size in signature),
-            entry.rate_mtok_per_s,
+            entry.most_mtok_per_s if ceiling else entry.rate_mtok_per_s,
+            self._role(entry),
         )
+
+    def _role(self, entry: Entry) -> PoolRole:
+        return self.problem.points[entry.point].role
+
+    def tpot_ns(self, entry: Entry) -> int:
+        """TPOT, or a bound on it; 0 for a prefill replica."""
+        return 0 if self._role(entry) == "prefill" else entry.tpot_ns
 
     def tpot_values(self) -> list[int]:
         """Distinct TPOT values (or bounds) of all columns, ascending."""
-        return sorted({e.tpot_ns for es in self.by_signature.values() for e in es})
+        listed = (e for es in self.by_signature.values() for e in es)
+        return sorted({self.tpot_ns(e) for e in listed} - {0})
 
     @property
     def size(self) -> int:
@@ -280,30 +376,11 @@ class ColumnPool:
         return sum(len(entries) for entries in self.by_signature.values())
 
 
+def pool_key(problem: Problem, entry: Entry) -> Key:
+    """Where an entry stands in the pool."""
+    return entry.composition.signature, problem.points[entry.point].role
+
+
 def _homes(composition: Composition) -> tuple[int, ...]:
     """Part of every stage when the parts are visited one after another."""
     return tuple(i for i, part in enumerate(composition.parts) for _ in part.units)
-
-
-def _blocks(points: list[int], compositions: int) -> Iterator[list[int]]:
-    """Points in blocks of at most ``_BLOCK`` pairs with the compositions."""
-    size = max(1, _BLOCK // compositions)
-    for start in range(0, len(points), size):
-        yield points[start : start + size]
-
-
-def _arrays(problem: Problem, group: list[Composition]) -> Compositions:
-    counted = [
-        run_lengths(tuple(sorted(u for part in c.parts for u in part.units)))
-        for c in group
-    ]
-    most = max(len(pairs) for pairs in counted)
-    units: IntArray = np.zeros((len(group), most), dtype=np.int64)
-    stages: IntArray = np.zeros((len(group), most), dtype=np.int64)
-    parts: IntArray = np.zeros((len(group), len(problem.classes)), dtype=np.int64)
-    for i, (composition, pairs) in enumerate(zip(group, counted, strict=True)):
-        for part in composition.parts:
-            parts[i, part.gpu_class] += 1
-        for j, (unit, count) in enumerate(pairs):
-            units[i, j], stages[i, j] = unit, count
-    return Compositions(units, stages.astype(np.float64), parts.astype(np.float64))

@@ -18,6 +18,8 @@ from shardwright.schema.errors import InstanceTooLarge
 
 MAX_COMPOSITIONS = 30_000
 _MAX_COMBINED = 3_000_000
+_MANY_OPTIONS = 4_000
+_MANY_COMBINED = 300_000
 
 
 @dataclass(frozen=True, order=True)
@@ -64,6 +66,21 @@ def compositions(problem: Problem) -> tuple[list[Composition], bool]:
     )
 
 
+def too_many(problem: Problem) -> bool:
+    """Whether listing compositions is slow or incomplete, told without listing them."""
+    for units in _unit_choices(problem):
+        options = 1
+        for k in range(len(problem.classes)):
+            some = islice(_class_options(problem, k, units), _MANY_OPTIONS + 1)
+            mine = sum(1 for _ in some)
+            if mine > _MANY_OPTIONS:
+                return True
+            options *= mine
+        if options > _MANY_COMBINED:
+            return True
+    return False
+
+
 def _listed(problem: Problem, fewest_parts: bool) -> list[Composition] | None:
     """The compositions, or None when there are too many."""
     found: list[Composition] = []
@@ -101,12 +118,15 @@ def _with_fewest_parts(options: list[tuple[Part, ...]]) -> list[tuple[Part, ...]
 
 
 def _unit_choices(problem: Problem) -> list[list[int]]:
-    """Units that may share a replica: of one shape under equal_shape_per_stage."""
+    """Units that may share a replica: of one shape under equal_shape_per_stage, and
+    always where disaggregated."""
     indices = list(range(len(problem.units)))
-    if not problem.rules.equal_shape_per_stage:
-        return [indices]
-    shapes = sorted({problem.units[u].shape for u in indices})
-    return [[u for u in indices if problem.units[u].shape == s] for s in shapes]
+    shape = {u: problem.units[u].shape for u in indices}
+    tied = problem.rules.equal_shape_per_stage
+    apart = [u for u in indices if tied or shape[u].disaggregated]
+    alike = [[u for u in apart if shape[u] == s] for s in sorted({*shape.values()})]
+    free = [u for u in indices if u not in set(apart)]
+    return [group for group in (free, *alike) if group]
 
 
 def _compose(problem: Problem, parts: list[Part]) -> Composition | None:

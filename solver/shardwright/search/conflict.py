@@ -1,7 +1,9 @@
 """Why nothing fits: a minimal set of rules that cannot hold together.
 
-Deletion filter: each rule in turn is dropped; when the rest is still infeasible it
-stays out. What remains is infeasible and becomes feasible without any one rule.
+Deletion filter: rules are dropped; when the rest is still infeasible they stay out.
+Whole runs of rules are tried first and halved where they matter. What remains is
+infeasible and becomes feasible without any one rule: a rule that was needed beside more
+rules is needed beside fewer.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ _RELAXED: dict[str, tuple[str, Any]] = {
     "max_cost_usd_per_hour": ("max_cost_micro_usd_per_hour", None),
     "max_gpus": ("max_gpus", None),
     "spare_gpus": ("spare_gpus", 0),
+    "survive": ("survive", ()),
     "e2e_limit": ("e2e_ns", None),
     "ttft_limit": ("ttft_ns", None),
     "prefill_limit": ("prefill_ns", None),
@@ -53,42 +56,77 @@ class MinimalConflict:
     structural: bool = False
 
 
+_METRICS: dict[str, frozenset[str]] = {
+    "e2e_limit": frozenset({"e2e"}),
+    "ttft_limit": frozenset({"ttft"}),
+    "prefill_limit": frozenset({"prefill"}),
+    "tpot_limit": frozenset({"tpot", "itl"}),
+}
+"""Rule -> metrics of the percentile targets that belong to it."""
+
+
 def present_rules(problem: Problem) -> list[str]:
     """Rules that are in force in this problem."""
     b = problem.bounds
-    return [r for r, (name, off) in _RELAXED.items() if getattr(b, name) != off]
+    limited = {t.metric for t in b.targets}
+    return [
+        rule
+        for rule, (name, off) in _RELAXED.items()
+        if getattr(b, name) != off or limited & _METRICS.get(rule, frozenset())
+    ]
 
 
 def without(problem: Problem, rules: list[str]) -> Problem:
     """The problem with some rules dropped."""
     changes = dict(_RELAXED[rule] for rule in rules)
-    return replace(problem, bounds=replace(problem.bounds, **changes))
+    dropped = frozenset().union(*(_METRICS.get(rule, frozenset()) for rule in rules))
+    kept = tuple(t for t in problem.bounds.targets if t.metric not in dropped)
+    bounds = replace(problem.bounds, **changes, targets=kept)
+    return replace(problem, bounds=bounds)
 
 
 def minimal_conflict(problem: Problem, limits: SearchLimits) -> MinimalConflict:
     """A minimal conflict of an infeasible problem, with the best attainable figures."""
-    kept, dropped = present_rules(problem), list[str]()
-    verified = True
+    present = present_rules(problem)
     try:
-        if not _feasible(without(problem, kept), limits):
+        if not _feasible(without(problem, present), limits):
             return MinimalConflict((), {}, True, structural=True)
     except Undecided:
-        return MinimalConflict(tuple(kept), {}, False)
-    for rule in list(kept):
-        try:
-            if not _feasible(without(problem, [*dropped, rule]), limits):
-                dropped.append(rule)
-                kept.remove(rule)
-        except Undecided:
-            verified = False
+        return MinimalConflict(tuple(present), {}, False)
+    dropped: list[str] = []
+    verified = _drop(problem, present, dropped, limits)
+    kept = [rule for rule in present if rule not in dropped]
     best = _best_figures(problem, kept, limits)
     if not best:
         best = _best_figures(without(problem, dropped), kept, limits)
     return MinimalConflict(tuple(kept), best, verified)
 
 
+def _drop(
+    problem: Problem, rules: list[str], dropped: list[str], limits: SearchLimits
+) -> bool:
+    """Add to ``dropped`` what is not needed; False where that was not decided."""
+    try:
+        if not _feasible(without(problem, [*dropped, *rules]), limits):
+            dropped += rules
+            return True
+    except Undecided:
+        if len(rules) == 1:
+            return False
+    if len(rules) == 1:
+        return True
+    middle = len(rules) // 2
+    first = _drop(problem, rules[:middle], dropped, limits)
+    return _drop(problem, rules[middle:], dropped, limits) and first
+
+
 def _feasible(problem: Problem, limits: SearchLimits) -> bool:
-    outcome = _solve(problem, ("throughput",), limits)
+    """Whether a plan exists: the first that is found is enough."""
+    seen: list[object] = []
+    enough = replace(
+        limits, report=seen.append, stop=lambda: bool(seen) or limits.stop()
+    )
+    outcome = _solve(problem, ("throughput",), enough)
     if outcome.status in (Status.OPTIMAL, Status.FEASIBLE):
         return True
     if outcome.status is Status.INFEASIBLE:
@@ -115,21 +153,31 @@ def _best_figures(
         "max_cost_usd_per_hour": "cost",
     }
     best: dict[str, int] = {}
+    limited = {t.metric for t in problem.bounds.targets}
     for rule in rules:
+        if limited & _METRICS.get(rule, frozenset()):
+            continue  # a goal is a mean, no percentile
         if rule in goals:
             outcome = _solve(without(problem, [rule]), (goals[rule],), limits)
             if outcome.status is Status.OPTIMAL:
                 best[rule] = outcome.values[0]
         elif rule == "memory_fits":
             try:
-                best[rule] = least_capacity_bytes(problem, limits)
+                needed = least_capacity_bytes(problem, limits)
             except Undecided:
                 continue
+            if needed is not None:
+                best[rule] = needed
     return best
 
 
-def least_capacity_bytes(problem: Problem, limits: SearchLimits) -> int:
-    """Least usable bytes per GPU, the same on every class, with which a plan exists."""
+def least_capacity_bytes(problem: Problem, limits: SearchLimits) -> int | None:
+    """Least usable bytes per GPU, the same on every class, with which a plan exists.
+
+    None when other rules rule every plan out, whatever the memory.
+    """
+    if not _feasible(without(problem, ["memory_fits"]), limits):
+        return None
 
     def fits(capacity: int) -> bool:
         return _feasible(_with_capacity(problem, capacity), limits)

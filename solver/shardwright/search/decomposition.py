@@ -28,6 +28,7 @@ from shardwright.search.base import (
     require_goals,
 )
 from shardwright.search.columns import ColumnPool, Entry
+from shardwright.search.compositions import too_many
 from shardwright.search.fleets import UsedPatterns, place
 from shardwright.search.goals import ALL_GOALS, better, fleet_values, sense
 from shardwright.search.verify import verified
@@ -51,7 +52,7 @@ class DecompositionSolver:
     def solve(self, problem: Problem, limits: SearchLimits) -> SearchOutcome:
         """Optimise the goals lexicographically, with proof."""
         require_goals(self.name, problem, ALL_GOALS)
-        search = _Search(problem, limits)
+        search = _search(problem, limits)
         try:
             search.all_goals()
         except Infeasible:
@@ -67,7 +68,7 @@ class DecompositionSolver:
 
 
 @dataclass
-class _Search:
+class Search:
     """The state of one lexicographic search."""
 
     problem: Problem
@@ -129,6 +130,8 @@ class _Search:
         bound = outcome.objective if outcome.bound is None else outcome.bound
         if not pool.complete:
             bound = self._pooled_bound(pool, goal, value)
+        if pool.open:
+            bound = self._bound_of_ceilings(pool, goal)
         if sense(goal) * (value - bound) < 0:
             raise SolverFailure(f"{goal} {value} is beyond its proven bound {bound}")
         self.bounds.append(bound)
@@ -142,7 +145,7 @@ class _Search:
             if chosen is None:
                 self._nothing_fits(pool)
                 raise Infeasible
-            if pool.complete:
+            if pool.complete and not pool.open:
                 self._tighten(goal, outcome.bound)
             if self._within_gap(goal):
                 assert self.fleet is not None
@@ -160,12 +163,27 @@ class _Search:
             return outcome, place(pool.problem, pool.chunks, entries, patterns)
 
     def _nothing_fits(self, pool: ColumnPool) -> None:
-        """Infeasible over an incomplete pool proves nothing unless GPUs pooled fail."""
+        """Infeasible over an incomplete pool proves nothing unless GPUs pooled fail,
+
+        nor does it while a column is not known to have its largest rate.
+        """
+        if pool.open:
+            entries = pool.best_possible()
+            if self._solve(pool, entries, "feasible", ceilings=True)[1] is not None:
+                raise Interrupted("memory")
         if pool.complete:
             return
         entries = pool.best(self.tpot_cap_ns)
         if self._solve(pool, entries, "feasible", pooled=True)[1] is not None:
             raise Interrupted("memory")
+
+    def _bound_of_ceilings(self, pool: ColumnPool, goal: str) -> int:
+        """Bound when every column has the largest rate that it could have."""
+        entries = pool.best_possible()
+        outcome = self._solve(pool, entries, goal, pooled=True, ceilings=True)[0]
+        if outcome.bound is None:
+            raise SolverFailure(f"no bound of {goal} over the ceilings of the columns")
+        return outcome.bound
 
     def _pooled_bound(self, pool: ColumnPool, goal: str, value: int) -> int:
         """Bound of an incomplete pool: every composition, islands forgotten."""
@@ -246,7 +264,7 @@ class _Search:
         attained = self.values[len(self.bounds)]
         if attained != value:
             raise SolverFailure(f"TPOT {attained} attained under the least cap {value}")
-        self.bounds.append(value if pool.complete else None)
+        self.bounds.append(value if pool.complete and not pool.open else None)
         self.tpot_cap_ns = value
 
     def _least_cap(self, pool: ColumnPool) -> tuple[int, list[Entry], UsedPatterns]:
@@ -262,7 +280,7 @@ class _Search:
             if chosen is None:
                 low = middle + 1
             else:
-                used = max(e.tpot_ns for e in chosen[0])
+                used = max(pool.tpot_ns(e) for e in chosen[0])
                 best = (used, *chosen)
                 high = caps.index(used) - 1
         if best is None:
@@ -286,7 +304,7 @@ class _Search:
                 continue
             self._keep_fleet(fleet, final=True)
             high = self.values[index]
-        self.bounds.append(high if pool.complete else None)
+        self.bounds.append(high if pool.complete and not pool.open else None)
         self.problem = replace(
             self.problem, bounds=replace(self.problem.bounds, ttft_ns=high)
         )
@@ -303,11 +321,12 @@ class _Search:
         goal: str,
         *,
         pooled: bool = False,
+        ceilings: bool = False,
     ) -> tuple[EngineRun, tuple[list[Entry], UsedPatterns] | None]:
         """One fleet program; None when it is infeasible."""
         if not entries:
             return EngineRun(Status.INFEASIBLE), None
-        columns = [pool.column(e) for e in entries]
+        columns = [pool.column(e, ceilings) for e in entries]
         program = fleet_model(self.problem, columns, self.rows, goal, pooled=pooled)
         outcome = run(program.model, self.limits)
         self.sizes["fleet_programs"] = self.sizes.get("fleet_programs", 0) + 1
@@ -364,6 +383,15 @@ class _Search:
         return replace(
             known, trajectory=tuple(self.trajectory), model_size=dict(self.sizes)
         )
+
+
+def _search(problem: Problem, limits: SearchLimits) -> Search:
+    """The search that suits the problem: listed compositions, or prices."""
+    from shardwright.search.by_prices import PricedSearch, applies
+
+    if applies(problem) and too_many(problem):
+        return PricedSearch(problem, limits)
+    return Search(problem, limits)
 
 
 def _unknown(entries: Sequence[Entry]) -> list[Entry]:

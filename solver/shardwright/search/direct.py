@@ -15,7 +15,7 @@ from shardwright.search.base import (
     SearchLimits,
     SearchOutcome,
     require_goals,
-    require_single_islands,
+    require_plain,
 )
 from shardwright.search.goals import ALL_GOALS, MAXIMISED, fleet_values
 from shardwright.search.verify import verified
@@ -37,7 +37,7 @@ class DirectSolver:
     def solve(self, problem: Problem, limits: SearchLimits) -> SearchOutcome:
         """Lexicographic goals; each later one among the optima of the earlier."""
         require_goals(self.name, problem, ALL_GOALS)
-        require_single_islands(self.name, problem)
+        require_plain(self.name, problem)
         program = direct.build(problem) if problem.points else None
         if program is None:
             return SearchOutcome(Status.INFEASIBLE, "proof", None)

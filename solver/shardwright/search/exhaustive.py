@@ -13,26 +13,26 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
 
-from shardwright.cost.law import rate_mtok_per_s, replica_times
+from shardwright.cost.law import replica_times, served
 from shardwright.formulations.ranges import StageTables
 from shardwright.problem import (
     Design,
     Figures,
     Fleet,
     PlacedReplica,
+    PoolRole,
     Problem,
     StageChoice,
 )
-from shardwright.schema.errors import InstanceTooLarge
+from shardwright.schema.errors import InstanceTooLarge, UnsupportedRule
 from shardwright.schema.result import Status, StoppedBy
 from shardwright.search.base import (
     Interrupted,
     SearchLimits,
     SearchOutcome,
     require_goals,
-    require_single_islands,
 )
-from shardwright.search.goals import ALL_GOALS, sense
+from shardwright.search.goals import ALL_GOALS, sense, survives_gpus, whole
 from shardwright.search.packing import (
     Segments,
     State,
@@ -54,6 +54,7 @@ class Column:
 
     segments: Segments
     design: Design
+    role: PoolRole
     gpus: int
     cost: int
     rate: int
@@ -63,7 +64,8 @@ class Column:
     def beats(self, other: Column, goals: tuple[str, ...]) -> bool:
         """No worse in every figure that counts."""
         return (
-            self.rate >= other.rate
+            self.role == other.role
+            and self.rate >= other.rate
             and ("tpot" not in goals or self.tpot <= other.tpot)
             and ("ttft" not in goals or self.ttft <= other.ttft)
         )
@@ -142,14 +144,13 @@ class DesignSearch:
         for stage in stages:
             used[units[stage.unit].gpu_class] += units[stage.unit].gpus
         room = self.problem.usable_gpus - sum(used)
-        tied = bool(stages) and self.problem.rules.equal_shape_per_stage
         return [
             i
             for i, u in enumerate(units)
             if u.gpus <= room
             and used[u.gpu_class] + u.gpus
             <= self.problem.classes[u.gpu_class].free_gpus
-            and (not tied or u.shape == units[stages[0].unit].shape)
+            and (not stages or self.problem.may_join(stages[0].unit, i))
         ]
 
     def _columns_of(
@@ -161,37 +162,43 @@ class DesignSearch:
             segments = ordered_segments(self.problem, design)
             if self.yard.fits(segments):
                 f = self._figures(design)
-                if self.problem.design_fits(design, f):
+                rate = self._rate(design, f)
+                if rate is not None and self.problem.design_fits(design, f):
                     yield Column(
                         segments,
                         design,
+                        f.role,
                         sum(f.gpus),
                         f.cost_micro_usd_per_hour,
-                        f.rate_mtok_per_s,
-                        f.times.tpot_ns,
+                        rate,
+                        0 if f.role == "prefill" else f.times.tpot_ns,
                         f.times.ttft_ns,
                     )
 
+    def _rate(self, design: Design, f: Figures) -> int | None:
+        """The rate that keeps the percentile targets; None where none does."""
+        if self.problem.percentiles is None:
+            return f.rate_mtok_per_s
+        return self.problem.rated(design).rate_mtok_per_s or None
+
     def _crossings(self, stages: tuple[StageChoice, ...]) -> list[tuple[bool, ...]]:
-        classes = [self.problem.units[s.unit].gpu_class for s in stages]
+        units = [self.problem.units[s.unit] for s in stages]
         patterns: list[tuple[bool, ...]] = [()]
-        for a, b in pairwise(classes):
-            choices = (False, True) if a == b else (True,)
+        for a, b in pairwise(units):
+            alike = a.gpu_class == b.gpu_class and a.islands == b.islands == 1
+            choices = (False, True) if alike else (True,)
             patterns = [(*p, c) for p in patterns for c in choices]
         return patterns
 
     def _figures(self, design: Design) -> Figures:
         """The law over the range tables; ``verified`` evaluates answers again."""
         t, o, ranges = self.problem.tables, design.point, design.stages
-        decode, prefill, comm, memory = (
+        decode, prefill, comm = (
             tuple(cube[o][s.unit][s.start][s.end] for s in ranges)
-            for cube in (
-                self.tables.decode,
-                self.tables.prefill,
-                self.tables.comm,
-                self.tables.memory,
-            )
+            for cube in (self.tables.decode, self.tables.prefill, self.tables.comm)
         )
+        held = (self.tables.memory_by_sort(o, s.unit, s.start, s.end) for s in ranges)
+        memory, *apart = zip(*held, strict=True)
         hops, prefill_hops = self._hops(design)
         back = t.return_ns if len(ranges) > 1 else 0
         point = self.problem.points[o]
@@ -203,21 +210,25 @@ class DesignSearch:
             hops,
             prefill_hops,
             t.return_ns,
+            self.problem.transfer_ns(o),
         )
         gpus = [0] * len(self.problem.classes)
         for stage in ranges:
             unit = self.problem.units[stage.unit]
             gpus[unit.gpu_class] += unit.gpus
         prices = (k.price_micro_usd_per_hour for k in self.problem.classes)
+        caching = self.problem.caching_gpus(s.unit for s in ranges)
         return Figures(
             times,
-            rate_mtok_per_s(point.sequences, times.tpot_ns),
+            self.problem.rate_mtok_per_s(o, times.tpot_ns, caching),
             decode,
             prefill,
             memory,
             sum(comm) + sum(hops) + back,
             tuple(gpus),
             sum(n * price for n, price in zip(gpus, prices, strict=True)),
+            point.role,
+            *apart,
         )
 
     def _hops(self, design: Design) -> tuple[list[int], list[int]]:
@@ -274,8 +285,13 @@ class FleetSearch:
         b = self.problem.bounds
         if b.replicas is not None and len(fleet) != b.replicas:
             return
-        rate = sum(c.rate for c in fleet)
+        roles = [c.role for c in fleet]
+        if not whole(roles):
+            return
+        rate = served(zip(roles, (c.rate for c in fleet), strict=True))
         if b.rate_mtok_per_s is not None and rate < b.rate_mtok_per_s:
+            return
+        if not survives_gpus(self.problem, [c.rate for c in fleet]):
             return
         values = {
             "gpus": sum(c.gpus for c in fleet),
@@ -295,9 +311,7 @@ class FleetSearch:
         islands = name_islands(self.problem, [c.segments for c in self.chosen])
         assert islands is not None, "the states said that it packs"
         pairs = zip(self.chosen, islands, strict=True)
-        return Fleet(
-            tuple(PlacedReplica(c.design, tuple((v,) for v in i)) for c, i in pairs)
-        )
+        return Fleet(tuple(PlacedReplica(c.design, i) for c, i in pairs))
 
 
 @dataclass(frozen=True)
@@ -309,7 +323,8 @@ class ExhaustiveSolver:
     def solve(self, problem: Problem, limits: SearchLimits) -> SearchOutcome:
         """The lexicographic optimum of a tiny problem, or that there is none."""
         require_goals(self.name, problem, ALL_GOALS)
-        require_single_islands(self.name, problem)
+        if any(rule.of_nodes for rule in problem.bounds.survive):
+            raise UnsupportedRule(self.name, "survive nodes")
         yard = Yard(problem)
         designs = Count("designs", MAX_DESIGNS, limits)
         fleets = Count("fleets", MAX_FLEETS, limits)

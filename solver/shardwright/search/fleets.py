@@ -31,7 +31,8 @@ def place(
     """
     slots = _slots(problem, patterns)
     placed = [_place_one(problem, entry, slots) for entry in entries]
-    return Fleet(tuple(replace(r, design=chunks.least_ttft(r.design)) for r in placed))
+    least = {d: chunks.least_ttft(d) for d in {r.design for r in placed}}
+    return Fleet(tuple(replace(r, design=least[r.design]) for r in placed))
 
 
 def _slots(problem: Problem, patterns: UsedPatterns) -> Slots:

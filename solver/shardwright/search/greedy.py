@@ -28,6 +28,7 @@ from shardwright.search.base import (
     SearchLimits,
     SearchOutcome,
     require_goals,
+    require_plain,
     require_single_islands,
 )
 from shardwright.search.goals import (
@@ -114,6 +115,7 @@ class GreedySolver:
     def solve(self, problem: Problem, limits: SearchLimits) -> SearchOutcome:
         """A fleet that keeps every rule, or UNKNOWN."""
         require_goals(self.name, problem, ALL_GOALS)
+        require_plain(self.name, problem)
         require_single_islands(self.name, problem)
         best: _Filling | None = None
         ranked: list[_Kind] = []

@@ -27,7 +27,7 @@ from shardwright.search.base import (
     SearchLimits,
     SearchOutcome,
     require_goals,
-    require_single_islands,
+    require_plain,
 )
 from shardwright.search.goals import ALL_GOALS, fleet_fits, fleet_values, sense
 from shardwright.search.verify import verified
@@ -173,7 +173,7 @@ class MilpSolver:
     def solve(self, problem: Problem, limits: SearchLimits) -> SearchOutcome:
         """Lexicographic goals; each later one among the optima of the earlier."""
         require_goals(self.name, problem, ALL_GOALS)
-        require_single_islands(self.name, problem)
+        require_plain(self.name, problem)
         shape = Shape(problem, StageTables(problem))
         if not problem.points or not shape.slots:
             return SearchOutcome(Status.INFEASIBLE, "proof", None)

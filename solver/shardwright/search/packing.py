@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import combinations
 
 from shardwright.problem import Design, Problem
 
-Segments = tuple[tuple[int, int], ...]
-"""(class, GPUs) of the segments of a design, in order."""
+Segments = tuple[tuple[int, ...], ...]
+"""(class, GPUs) of the segments of a design, in order; a stage that spreads over
+several islands is a segment (class, GPUs on each, islands)."""
 
 State = tuple[int, ...]
 """Free GPUs of every island; islands of one class are adjacent and sorted."""
@@ -17,11 +19,21 @@ State = tuple[int, ...]
 
 def ordered_segments(problem: Problem, design: Design) -> Segments:
     """Segments of a design from its first stage to its last."""
-    found = []
+    found: list[tuple[int, ...]] = []
     for run in design.segment_runs():
         units = [problem.units[design.stages[i].unit] for i in run]
-        found.append((units[0].gpu_class, sum(u.gpus for u in units)))
+        spread, size = units[0].islands, sum(u.gpus for u in units)
+        own = (size,) if spread == 1 else (size // spread, spread)
+        found.append((units[0].gpu_class, *own))
     return tuple(found)
+
+
+def _homes(
+    segment: tuple[int, ...], islands: Sequence[int], previous: tuple[int, ...]
+) -> Iterator[tuple[int, ...]]:
+    """Choices of islands for a segment; neighbours share none."""
+    spread = segment[2] if len(segment) > 2 else 1
+    return combinations([i for i in islands if i not in previous], spread)
 
 
 @dataclass(frozen=True)
@@ -64,21 +76,23 @@ class Yard:
         """States reachable by placing one replica, up to equal islands."""
         key = (segments, state)
         if key not in self._known:
-            found = self._place(segments, list(state), -1)
+            found = self._place(segments, list(state), ())
             self._known[key] = frozenset(map(self._sorted, found))
         return self._known[key]
 
     def _place(
-        self, segments: Segments, free: list[int], previous: int
+        self, segments: Segments, free: list[int], previous: tuple[int, ...]
     ) -> Iterator[State]:
         if not segments:
             yield tuple(free)
             return
-        gpu_class, size = segments[0]
-        for i in self._groups[gpu_class]:
-            if i != previous and free[i] >= size:
+        gpu_class, size = segments[0][:2]
+        room = [i for i in self._groups[gpu_class] if free[i] >= size]
+        for homes in _homes(segments[0], room, previous):
+            for i in homes:
                 free[i] -= size
-                yield from self._place(segments[1:], free, i)
+            yield from self._place(segments[1:], free, homes)
+            for i in homes:
                 free[i] += size
 
     def _sorted(self, state: State) -> State:
@@ -88,13 +102,13 @@ class Yard:
 
 def name_islands(
     problem: Problem, replicas: Sequence[Segments]
-) -> list[tuple[int, ...]] | None:
+) -> list[tuple[tuple[int, ...], ...]] | None:
     """Islands of every segment of every replica; None when they do not pack."""
     free = [island.free for island in problem.islands]
     flat = [
-        (k, size, position == 0)
+        (segment, position == 0)
         for segments in replicas
-        for position, (k, size) in enumerate(segments)
+        for position, segment in enumerate(segments)
     ]
     chosen = _name(problem, flat, free, [])
     if chosen is None:
@@ -105,20 +119,25 @@ def name_islands(
 
 def _name(
     problem: Problem,
-    flat: list[tuple[int, int, bool]],
+    flat: list[tuple[tuple[int, ...], bool]],
     free: list[int],
-    chosen: list[int],
-) -> list[int] | None:
+    chosen: list[tuple[int, ...]],
+) -> list[tuple[int, ...]] | None:
     if len(chosen) == len(flat):
         return chosen
-    gpu_class, size, opens = flat[len(chosen)]
-    for i, island in enumerate(problem.islands):
-        follows = not opens and chosen[-1] == i
-        if island.gpu_class != gpu_class or free[i] < size or follows:
-            continue
-        free[i] -= size
-        found = _name(problem, flat, free, [*chosen, i])
-        free[i] += size
+    segment, opens = flat[len(chosen)]
+    gpu_class, size = segment[:2]
+    room = [
+        i
+        for i, island in enumerate(problem.islands)
+        if island.gpu_class == gpu_class and free[i] >= size
+    ]
+    for homes in _homes(segment, room, () if opens else chosen[-1]):
+        for i in homes:
+            free[i] -= size
+        found = _name(problem, flat, free, [*chosen, homes])
+        for i in homes:
+            free[i] += size
         if found is not None:
             return found
     return None

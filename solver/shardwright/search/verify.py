@@ -16,18 +16,14 @@ def well_formed(problem: Problem, design: Design) -> bool:
     equal_shape_per_stage, fix, and crossings between different classes."""
     stages = design.stages
     starts = [0, *(s.end for s in stages)]
-    units = [problem.units[s.unit] for s in stages]
-    classes = [u.gpu_class for u in units]
+    classes = [problem.units[s.unit].gpu_class for s in stages]
     split = problem.bounds.split
     return (
         starts[-1] == problem.layers
         and all(s.start == b < s.end for s, b in zip(stages, starts, strict=False))
         and len(stages) in problem.stage_counts(design.point)
         and (split is None or split == tuple(s.end - s.start for s in stages))
-        and (
-            not problem.rules.equal_shape_per_stage
-            or len({u.shape for u in units}) == 1
-        )
+        and all(problem.may_join(stages[0].unit, s.unit) for s in stages)
         and len(design.crossings) == len(stages) - 1
         and all(
             cross or a == b

@@ -22,6 +22,7 @@ from shardwright.problem import (
     StageChoice,
     crossings_of,
 )
+from shardwright.schema.errors import UnsupportedRule
 
 if TYPE_CHECKING:
     from ortools.sat.python.cp_model import CpModel
@@ -34,7 +35,10 @@ Option = tuple[int, int]
 
 @dataclass(frozen=True)
 class Arc:
-    """Layers [start, end) on one unit of one part; costs in ns and bytes."""
+    """Layers [start, end) on one unit of one part; costs in ns and bytes.
+
+    ``memory_bytes`` is of its fullest GPU, ``all_bytes`` of all its GPUs together.
+    """
 
     start: int
     end: int
@@ -44,6 +48,7 @@ class Arc:
     prefill_ns: int
     comm_ns: int
     memory_bytes: int
+    all_bytes: int
 
 
 @dataclass(frozen=True)
@@ -84,7 +89,7 @@ class ReplicaArcs:
                     self._sum(t.decode_layer, t.decode_role, unit, i, j),
                     self._sum(t.prefill_layer, t.prefill_role, unit, i, j),
                     self._sum(t.comm_layer, t.comm_role, unit, i, j),
-                    self._sum(t.memory_layer, t.memory_role, unit, i, j),
+                    *self._memory(unit, i, j),
                 )
                 heavy = self.problem.bounds.memory_fits and (
                     arc.memory_bytes > k.capacity_bytes
@@ -92,6 +97,12 @@ class ReplicaArcs:
                 if not heavy and (cap is None or q * arc.decode_ns <= cap):
                     found.append(arc)
         return found
+
+    def _memory(self, unit: int, i: int, j: int) -> tuple[int, int]:
+        """Bytes of the fullest GPU of a stage, and of all its GPUs."""
+        rows = self.problem.memory_rows
+        held = [(self._sum(r.layer, r.role, unit, i, j), r.gpus[unit]) for r in rows]
+        return max(x for x, _ in held), sum(x * n for x, n in held)
 
     def _intervals(self) -> list[tuple[int, int]]:
         """All i < j; with fix.layers only the stages of that split."""
@@ -103,7 +114,7 @@ class ReplicaArcs:
         return list(pairwise(accumulate(split, initial=0)))
 
     def _tpot_cap(self) -> int | None:
-        caps = [self.tpot_cap_ns, self.problem.bounds.tpot_ns]
+        caps = [self.tpot_cap_ns, self.problem.tpot_limit_ns(self.point)]
         given = [c for c in caps if c is not None]
         return min(given) if given else None
 
@@ -166,8 +177,11 @@ class ReplicaArcs:
                 model.add(sum(chosen) == count)
         if self.stages is not None:
             model.add(sum(x) == self.stages)
-        if self.problem.rules.equal_shape_per_stage and self.counts is None:
-            self._equal_shape(model, arcs, x)
+        if self.counts is None:
+            if self.problem.rules.equal_shape_per_stage:
+                self._equal_shape(model, arcs, x)
+            elif any(unit.shape.disaggregated for unit in self.problem.units):
+                raise UnsupportedRule("A-arcs", "disaggregated units at prices")
 
     def _equal_shape(self, model: CpModel, arcs: list[Arc], x: list[Any]) -> None:
         """equal_shape_per_stage: x_arc <= z_tp, sum of z = 1."""
@@ -230,14 +244,17 @@ class ReplicaArcs:
     def _latency(self, model: CpModel, v: dict[str, Any]) -> None:
         """prefill_limit, ttft_limit, e2e_limit with wait = ceil(TPOT/2q)."""
         b, point = self.problem.bounds, self.problem.points[self.point]
+        if point.role == "decode":
+            return
         prefill = v["prefill_sum"] + (point.chunk_count - 1) * v["largest_prefill"]
         if b.prefill_ns is not None:
             model.add(prefill <= b.prefill_ns)
         if b.ttft_ns is None and b.e2e_ns is None:
             return
         most = max(x for x in (b.ttft_ns, b.e2e_ns) if x is not None)
+        transfer = self.problem.transfer_ns(self.point)
         wait = model.new_int_var(0, most, "wait")
-        model.add(2 * point.micro_batches * wait >= v["tpot"])
+        model.add(2 * point.micro_batches * (wait - transfer) >= v["tpot"])
         if b.ttft_ns is not None:
             model.add(wait + prefill <= b.ttft_ns)
         if b.e2e_ns is not None:
@@ -256,32 +273,27 @@ class ReplicaArcs:
             largest = model.new_int_var(0, top, "memory")
             for arc, var in zip(arcs, x, strict=True):
                 model.add(largest >= arc.memory_bytes * var)
-            self._even(model, largest, arcs, x, "memory_bytes", b.memory_imbalance)
+            total = _dot(x, [a.all_bytes for a in arcs])
+            self._even(model, largest, total, b.memory_imbalance)
         if b.compute_imbalance is not None:
-            t = v["bottleneck"]
-            self._even(model, t, arcs, x, "decode_ns", b.compute_imbalance)
+            units = self.problem.units
+            total = _dot(x, [units[a.unit].gpus * a.decode_ns for a in arcs])
+            self._even(model, v["bottleneck"], total, b.compute_imbalance)
         if b.communication_share is not None:
             share = b.communication_share
             comm = _dot(x, [a.comm_ns for a in arcs]) + v["hop"]
             model.add(share.denominator * comm <= share.numerator * v["loop"])
 
     def _even(
-        self,
-        model: CpModel,
-        largest: Any,
-        arcs: list[Arc],
-        x: list[Any],
-        quantity: str,
-        tolerance: Fraction,
+        self, model: CpModel, largest: Any, total: Any, tolerance: Fraction
     ) -> None:
         """max v * G <= (1 + delta) * sum t v, G the GPUs of the composition."""
         units = self.problem.units
         if self.counts is None:
             raise ValueError("balance needs a given composition")
         gpus = sum(units[u].gpus * n for (_, u), n in self.counts.items())
-        weighted = _dot(x, [units[a.unit].gpus * getattr(a, quantity) for a in arcs])
         share = 1 + tolerance
-        model.add(share.denominator * gpus * largest <= share.numerator * weighted)
+        model.add(share.denominator * gpus * largest <= share.numerator * total)
 
     def decode(
         self, v: dict[str, Any], run: EngineRun

@@ -10,6 +10,7 @@ from fractions import Fraction
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
+from shardwright.cost.shape import StageShape
 from shardwright.formulations.cpsat.variables import Program, Slot, weighted
 from shardwright.formulations.ranges import Cube
 from shardwright.formulations.shape import Arc
@@ -38,7 +39,7 @@ def stage_inside_island(p: Program) -> None:
     (boundary, w) are entered by hops to w. An arc lies on one island."""
     for s in p.slots:
         for boundary in range(1, p.problem.layers):
-            for v in range(len(p.problem.islands)):
+            for v in range(len(p.shape.homes)):
                 ends = [
                     x for a, x in s.arcs.items() if (a.end, a.island) == (boundary, v)
                 ]
@@ -62,26 +63,29 @@ def _equal_sums(p: Program, left: list[IntVar], right: list[IntVar]) -> None:
 def gpu_used_once(p: Program) -> None:
     """sum_r sum_{x on v} t x <= free_v, for every named island v."""
     for v, island in enumerate(p.problem.islands):
-        pairs = [(a, x) for s in p.slots for a, x in s.arcs.items() if a.island == v]
-        sizes = [p.problem.units[a.unit].gpus for a, _ in pairs]
-        p.model.add(weighted([x for _, x in pairs], sizes) <= island.free)
+        p.model.add(_used_on(p, v) <= island.free)
 
 
 def equal_shape_per_stage(p: Program) -> None:
-    """sum of x of shape t over the arcs that hold layer l = y_t; sum_t y_t = a."""
+    """sum of x of shape t over the arcs that hold layer l = y_t; sum_t y_t = a.
+    Without the rule the first holds for disaggregated shapes alone, y_t = 0 of others.
+    """
+    tied = p.problem.rules.equal_shape_per_stage
     for s in p.slots:
-        if not p.problem.rules.equal_shape_per_stage:
-            p.model.add_bool_and([~y for y in s.shape.values()])
-            continue
-        p.model.add(weighted(s.shape.values(), [1] * len(s.shape)) == s.active)
-        for layer in range(p.problem.layers):
-            for shape, y in s.shape.items():
-                arcs = [
-                    a
-                    for a in s.covering(layer)
-                    if p.problem.units[a.unit].shape == shape
-                ]
-                _equal_sums(p, s.literals(arcs), [y])
+        if tied:
+            p.model.add(weighted(s.shape.values(), [1] * len(s.shape)) == s.active)
+        for shape, y in s.shape.items():
+            if tied or shape.disaggregated:
+                _in_every_layer(p, s, shape, y)
+            else:
+                p.model.add(y == 0)
+
+
+def _in_every_layer(p: Program, s: Slot, shape: StageShape, y: IntVar) -> None:
+    units = p.problem.units
+    for layer in range(p.problem.layers):
+        arcs = [a for a in s.covering(layer) if units[a.unit].shape == shape]
+        _equal_sums(p, s.literals(arcs), [y])
 
 
 def micro_batches_equal_stages(p: Program) -> None:
@@ -259,17 +263,20 @@ def request_rate(p: Program) -> None:
 
 def memory_imbalance(p: Program) -> None:
     """max mem G <= (1 + delta) sum t mem."""
-    _imbalance(p, p.tables.memory, p.problem.bounds.memory_imbalance)
+    memory, total = p.tables.memory, p.tables.memory_of_all
+    _imbalance(p, memory, total, p.problem.bounds.memory_imbalance)
 
 
 def compute_imbalance(p: Program) -> None:
     """T G <= (1 + delta) sum t tau."""
-    _imbalance(p, p.tables.decode, p.problem.bounds.compute_imbalance)
+    _imbalance(p, p.tables.decode, None, p.problem.bounds.compute_imbalance)
 
 
-def _imbalance(p: Program, table: Cube, tolerance: Fraction | None) -> None:
+def _imbalance(
+    p: Program, table: Cube, sums: Cube | None, tolerance: Fraction | None
+) -> None:
     """A variable >= max and one <= sum t v; d max g <= (d + n) sum for G = g, with
-    1 + delta = (d + n) / d."""
+    1 + delta = (d + n) / d. ``sums`` are over the GPUs of a stage where they differ."""
     if tolerance is None:
         return
     whole = 1 + tolerance
@@ -283,7 +290,11 @@ def _imbalance(p: Program, table: Cube, tolerance: Fraction | None) -> None:
         _maximum(p, s, table, largest)
         sizes = [p.problem.units[a.unit].gpus for a in s.arcs]
         for o, z in enumerate(s.point):
-            values = [g * _at(table, o, a) for g, a in zip(sizes, s.arcs, strict=True)]
+            pairs = zip(sizes, s.arcs, strict=True)
+            values = [
+                g * _at(table, o, a) if sums is None else _at(sums, o, a)
+                for g, a in pairs
+            ]
             p.model.add(total <= weighted(s.arcs.values(), values)).only_enforce_if(z)
         for gpus in range(1, most + 1):
             chosen = p.model.new_bool_var("")
@@ -345,7 +356,10 @@ def equal_islands_ordered(p: Program) -> None:
 
 
 def _used_on(p: Program, island: int) -> LinearExprT:
-    pairs = [(a, x) for s in p.slots for a, x in s.arcs.items() if a.island == island]
-    return weighted(
-        [x for _, x in pairs], [p.problem.units[a.unit].gpus for a, _ in pairs]
-    )
+    pairs = [
+        (used, x)
+        for s in p.slots
+        for a, x in s.arcs.items()
+        if (used := p.shape.used_on(a, island))
+    ]
+    return weighted([x for _, x in pairs], [used for used, _ in pairs])

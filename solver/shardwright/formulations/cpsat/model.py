@@ -59,10 +59,12 @@ def build(problem: Problem) -> Program | None:
 def decode(program: Program, value: Callable[[object], int]) -> Fleet:
     """The fleet that the values of a solution describe."""
     active = [s for s in program.slots if value(s.active)]
-    return Fleet(tuple(_replica(s, value) for s in active))
+    return Fleet(tuple(_replica(program, s, value) for s in active))
 
 
-def _replica(slot: Slot, value: Callable[[object], int]) -> PlacedReplica:
+def _replica(
+    program: Program, slot: Slot, value: Callable[[object], int]
+) -> PlacedReplica:
     path = sorted(arc for arc, x in slot.arcs.items() if value(x))
     point = next(o for o, z in enumerate(slot.point) if value(z))
-    return place(point, path)
+    return place(program.shape, point, path)

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from shardwright.problem import Problem, Signature
+from shardwright.formulations.cpsat.survival import survive_gpus, survive_nodes
+from shardwright.problem import PoolRole, Problem, Signature
 from shardwright.schema.errors import InstanceTooLarge
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ class Column:
     gpus: int
     cost_micro_usd_per_hour: int
     rate_mtok_per_s: int
+    role: PoolRole = "mixed"
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,48 @@ def maximal_patterns(sizes: Sequence[int], free: int) -> list[Pattern]:
     return [p for p in found if _is_maximal(p, usable, free)]
 
 
+def all_patterns(sizes: Sequence[int], free: int) -> list[Pattern]:
+    """Every multiset of ``sizes`` with 0 < sum <= free."""
+    usable = sorted({s for s in sizes if s <= free}, reverse=True)
+    found: list[Pattern] = []
+
+    def grow(start: int, chosen: Pattern, left: int) -> None:
+        for i in range(start, len(usable)):
+            if usable[i] <= left:
+                larger = (*chosen, usable[i])
+                found.append(larger)
+                if len(found) > MAX_PATTERNS:
+                    raise InstanceTooLarge(
+                        f"more than {MAX_PATTERNS} patterns on {free} GPUs"
+                    )
+                grow(i, larger, left - usable[i])
+
+    grow(0, (), free)
+    return found
+
+
+def _names_parts(problem: Problem) -> bool:
+    """Whether a rule reads what lies on an island: fillers would count as replicas."""
+    return any(rule.of_nodes for rule in problem.bounds.survive)
+
+
+def _survive(
+    model: CpModel,
+    problem: Problem,
+    columns: Sequence[Column],
+    counts: Sequence[Any],
+    patterns: Sequence[tuple[IslandType, Pattern, Any]],
+) -> None:
+    """survive; without patterns (islands forgotten) a node stops no replica."""
+    for rule in problem.bounds.survive:
+        if rule.of_nodes:
+            pairs = [(c.signature, c.rate_mtok_per_s) for c in columns]
+            survive_nodes(model, problem, pairs, counts, patterns, rule)
+        else:
+            rates = [c.rate_mtok_per_s for c in columns]
+            survive_gpus(model, rates, counts, rule)
+
+
 def _is_maximal(pattern: Pattern, sizes: Sequence[int], free: int) -> bool:
     return free - sum(pattern) < min(sizes)
 
@@ -112,8 +156,10 @@ def fleet_model(
         _class_capacity(model, problem, columns, counts)
     else:
         patterns = _gpu_used_once(model, problem, columns, counts)
-    _fleet_rows(model, problem, columns, counts, rows)
-    _objective(model, columns, counts, goal)
+    _survive(model, problem, columns, counts, patterns)
+    rate = _served_rate(model, columns, counts)
+    _fleet_rows(model, problem, columns, counts, rate, rows)
+    _objective(model, columns, counts, rate, goal)
     return FleetModel(model, counts, tuple(patterns))
 
 
@@ -142,7 +188,8 @@ def _gpu_used_once(
     for (k, free), islands in problem.island_types.items():
         sizes = [size for gpu_class, size in demand if gpu_class == k]
         mine = []
-        for i, pattern in enumerate(maximal_patterns(sizes, free)):
+        listed = all_patterns if _names_parts(problem) else maximal_patterns
+        for i, pattern in enumerate(listed(sizes, free)):
             y = model.new_int_var(0, len(islands), f"y{k}_{free}_{i}")
             mine.append(y)
             variables.append(((k, free), pattern, y))
@@ -182,6 +229,7 @@ def _fleet_rows(
     problem: Problem,
     columns: Sequence[Column],
     counts: Sequence[Any],
+    rate: Any,
     rows: FleetRows,
 ) -> None:
     """request_rate, spare_gpus, max_gpus, max_cost_usd_per_hour, earlier goals."""
@@ -190,7 +238,7 @@ def _fleet_rows(
         name: _weighted(
             [(n, getattr(c, name)) for n, c in zip(counts, columns, strict=True)]
         )
-        for name in ("gpus", "cost_micro_usd_per_hour", "rate_mtok_per_s")
+        for name in ("gpus", "cost_micro_usd_per_hour")
     }
     gpu_caps = [x for x in (problem.usable_gpus, rows.max_gpus) if x is not None]
     model.add(total["gpus"] <= min(gpu_caps))
@@ -199,27 +247,60 @@ def _fleet_rows(
         model.add(total["cost_micro_usd_per_hour"] <= min(costs))
     rates = [x for x in (b.rate_mtok_per_s, rows.min_rate) if x is not None]
     if rates:
-        model.add(total["rate_mtok_per_s"] >= max(rates))
+        model.add(rate >= max(rates))
     if b.replicas is not None:
         model.add(sum(counts) == b.replicas)
     model.add(sum(counts) >= 1)
 
 
+def _served_rate(
+    model: CpModel, columns: Sequence[Column], counts: Sequence[Any]
+) -> Any:
+    """pools_complete; rate = mixed + t, t <= rates of prefill, t <= those of decode."""
+    pairs = list(zip(columns, counts, strict=True))
+    pools = {
+        role: [(n, c.rate_mtok_per_s) for c, n in pairs if c.role == role]
+        for role in ("mixed", "prefill", "decode")
+    }
+    mixed = _weighted(pools["mixed"])
+    if not pools["prefill"] and not pools["decode"]:
+        return mixed
+    _complete(model, pairs)
+    most = sum(rate * _upper(n) for n, rate in pools["decode"])
+    through = model.new_int_var(0, most, "through")
+    model.add(through <= _weighted(pools["prefill"]))
+    model.add(through <= _weighted(pools["decode"]))
+    return mixed + through
+
+
+def _upper(variable: Any) -> int:
+    return int(max(variable.proto.domain))  # negative indices read element 0
+
+
+def _complete(model: CpModel, pairs: Sequence[tuple[Column, Any]]) -> None:
+    """Some prefill replica exactly when some decode replica."""
+    both = model.new_bool_var("disaggregated")
+    for role in ("prefill", "decode"):
+        mine = [n for c, n in pairs if c.role == role]
+        model.add(sum(mine) >= both)
+        model.add(sum(mine) <= sum(_upper(n) for n in mine) * both)
+
+
 def _objective(
-    model: CpModel, columns: Sequence[Column], counts: Sequence[Any], goal: str
+    model: CpModel,
+    columns: Sequence[Column],
+    counts: Sequence[Any],
+    rate: Any,
+    goal: str,
 ) -> None:
     """gpus, cost: minimise; throughput: maximise; feasible: no objective."""
-    names = {
-        "gpus": "gpus",
-        "cost": "cost_micro_usd_per_hour",
-        "throughput": "rate_mtok_per_s",
-    }
+    if goal == "throughput":
+        model.maximize(rate)
+        return
+    names = {"gpus": "gpus", "cost": "cost_micro_usd_per_hour"}
     if goal not in names:
         return
     total = _weighted(
         [(n, getattr(c, names[goal])) for n, c in zip(counts, columns, strict=True)]
     )
-    if goal == "throughput":
-        model.maximize(total)
-    else:
-        model.minimize(total)
+    model.minimize(total)

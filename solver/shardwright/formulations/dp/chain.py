@@ -84,10 +84,10 @@ class Chain:
         return self._load(t.prefill_layer, t.prefill_role)
 
     @cached_property
-    def memory(self) -> Load:
-        """Memory, bytes."""
-        t = self.problem.tables
-        return self._load(t.memory_layer, t.memory_role)
+    def memory(self) -> tuple[Load, ...]:
+        """Memory of each sort of GPU, bytes."""
+        rows = self.problem.memory_rows
+        return tuple(self._load(row.layer, row.role) for row in rows)
 
     @cached_property
     def _class(self) -> int:
@@ -116,11 +116,14 @@ class Chain:
     @cached_property
     def memory_cap(self) -> int:
         """memory_fits and memory_imbalance: the total is fixed, so both are caps."""
-        b = self.problem.bounds
-        cap = self.memory.total
+        b, unit = self.problem.bounds, self.problem.units[self.unit]
+        cap = max(load.total for load in self.memory)
         if b.memory_fits:
             cap = min(cap, self.problem.classes[self._class].capacity_bytes)
-        return min(cap, _share(b.memory_imbalance, self.memory.total, self.stages))
+        pairs = zip(self.problem.memory_rows, self.memory, strict=True)
+        total = sum(row.gpus[self.unit] * load.total for row, load in pairs)
+        gpus = self.stages * unit.gpus
+        return min(cap, _share(b.memory_imbalance, total, gpus))
 
     @cached_property
     def stage_cap_ns(self) -> int:
@@ -128,15 +131,17 @@ class Chain:
         b = self.problem.bounds
         total = self.decode.total
         cap = _share(b.compute_imbalance, total, self.stages)
-        if b.tpot_ns is not None:
+        limit = self.problem.tpot_limit_ns(self.point)
+        if limit is not None:
             q = self.problem.points[self.point].micro_batches
-            cap = min(cap, b.tpot_ns // q)
+            cap = min(cap, limit // q)
         return cap
 
     def possible(self) -> bool:
         """Rules that no split can change."""
         b = self.problem.bounds
-        if b.tpot_ns is not None and self.loop_ns > b.tpot_ns:
+        limit = self.problem.tpot_limit_ns(self.point)
+        if limit is not None and self.loop_ns > limit:
             return False
         return b.communication_share is None or (
             self._comm_ns() <= b.communication_share * self.loop_ns
@@ -161,13 +166,14 @@ class Chain:
         return position == layers
 
     @cached_property
-    def _per_layer(self) -> tuple[int, int, int]:
-        return self.decode.prefix[1], self.prefill.prefix[1], self.memory.prefix[1]
+    def _per_layer(self) -> tuple[int, ...]:
+        loads = (self.decode, self.prefill, *self.memory)
+        return tuple(load.prefix[1] for load in loads)
 
     def _fills_uniform(self, stage_cap: int, prefill_cap: int) -> bool:
         """The same for layers of one kind: only how many each stage takes counts."""
-        caps = (stage_cap, prefill_cap, self.memory_cap)
-        loads = (self.decode, self.prefill, self.memory)
+        loads = (self.decode, self.prefill, *self.memory)
+        caps = (stage_cap, prefill_cap, *[self.memory_cap] * len(self.memory))
         total = 0
         ends = ((0, 1), (1, self.stages - 2), (self.stages - 1, 1))
         for stage, count in ends if self.stages > 1 else ((0, 1),):
@@ -186,7 +192,7 @@ class Chain:
         return min(
             self.decode.reach(stage, start, stage_cap),
             self.prefill.reach(stage, start, prefill_cap),
-            self.memory.reach(stage, start, self.memory_cap),
+            *(load.reach(stage, start, self.memory_cap) for load in self.memory),
         )
 
     def least_stage_ns(self, prefill_cap: int) -> int | None:
@@ -245,7 +251,7 @@ class Chain:
             back = max(
                 self.decode.back(stage, end, stage_cap),
                 self.prefill.back(stage, end, prefill_cap),
-                self.memory.back(stage, end, self.memory_cap),
+                *(load.back(stage, end, self.memory_cap) for load in self.memory),
             )
             earliest[stage] = max(back, stage)
         ends, start = [], 0
@@ -291,9 +297,9 @@ def most_layers(room: int, each: int, layers: int) -> int:
     return layers if each == 0 else min(layers, room // each)
 
 
-def _share(tolerance: Fraction | None, total: int, stages: int) -> int:
-    """Largest stage allowed by an imbalance limit when the total is fixed."""
-    return total if tolerance is None else floor((1 + tolerance) * total / stages)
+def _share(tolerance: Fraction | None, total: int, parts: int) -> int:
+    """Largest part allowed by an imbalance limit when the total is fixed."""
+    return total if tolerance is None else floor((1 + tolerance) * total / parts)
 
 
 def _least(low: int, high: int, holds: Callable[[int], bool]) -> int:

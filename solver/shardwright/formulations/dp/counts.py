@@ -206,9 +206,11 @@ def _group(
     layers = problem.layers
     if problem.bounds.memory_fits:
         capacity = problem.classes[problem.units[unit].gpu_class].capacity_bytes
-        room = capacity - int(t.memory_role[point, unit, role])
-        per_layer = int(t.memory_layer[point, unit, kind])
-        layers = most_layers(room, per_layer, layers)
+        for row in problem.memory_rows:
+            room = capacity - int(row.role[point, unit, role])
+            layers = min(
+                layers, most_layers(room, int(row.layer[point, unit, kind]), layers)
+            )
     return Group(
         part,
         unit,
@@ -248,8 +250,9 @@ def _least_tpot(
 def _highest_tpot(
     problem: Problem, point: int, route: Route, groups: list[Group]
 ) -> int:
-    if problem.bounds.tpot_ns is not None:
-        return problem.bounds.tpot_ns
+    limit = problem.tpot_limit_ns(point)
+    if limit is not None:
+        return limit
     worst = max(g.layer_ns for g in groups) * problem.layers
     total = worst + sum(g.stage_ns * g.count for g in groups)
     q = problem.points[point].micro_batches

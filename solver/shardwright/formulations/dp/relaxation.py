@@ -78,9 +78,12 @@ def tpot_lower_bounds(
     at = np.asarray(points, dtype=np.int64)
     pairs = _pairs(problem, some, at)
     size = some.stages.shape[0]
-    top = np.repeat(_largest(problem, at), size)
-    if problem.bounds.tpot_ns is not None:
-        top = np.full(top.shape, float(problem.bounds.tpot_ns))
+    limits = [problem.tpot_limit_ns(o) for o in points]
+    top = np.where(
+        [limit is None for limit in limits],
+        _largest(problem, at),
+        np.array([limit or 0 for limit in limits], dtype=np.float64),
+    ).repeat(size)
     possible = _feasible(pairs, top)
     pairs, high = pairs.only(possible), top[possible]
     low = np.zeros_like(high)
@@ -98,13 +101,12 @@ def _pairs(problem: Problem, some: Compositions, at: IntArray) -> _Pairs:
     counts = problem.kind_prefix[-1].astype(np.float64)
     used = counts > 0
     decode = t.decode_layer[at][:, :, used].astype(np.float64)
-    memory = t.memory_layer[at][:, :, used].astype(np.float64)
     whole = int(used.sum()) == 1
     weights = np.ones((len(at), 1, decode.shape[2]))
     if not whole:
         weights = np.maximum(decode.mean(axis=1, keepdims=True), 1e-9)
     per_work = _per_work(decode, weights)
-    room = _memory_room(problem, at, _per_work(memory, weights))
+    room = _memory_room(problem, at, used, weights)
     role = t.decode_role[at].astype(np.float64)
     absent = some.stages == 0
     cost = np.where(absent, np.inf, per_work[:, some.units])
@@ -134,16 +136,23 @@ def _per_work(cost: FloatArray, weights: FloatArray) -> FloatArray:
     return least
 
 
-def _memory_room(problem: Problem, at: IntArray, per_work: FloatArray) -> FloatArray:
+def _memory_room(
+    problem: Problem, at: IntArray, used: NDArray[np.bool_], weights: FloatArray
+) -> FloatArray:
     """Work that the memory of a unit has room for (P, U); -1 for none."""
+    least = np.full((len(at), len(problem.units)), np.inf)
     if not problem.bounds.memory_fits:
-        return np.full(per_work.shape, np.inf)
+        return least
     capacity = np.array(
         [problem.classes[u.gpu_class].capacity_bytes for u in problem.units],
         dtype=np.float64,
     )
-    room = capacity - problem.tables.memory_role[at][:, :, MIDDLE]
-    return np.where(room < 0, -1.0, (room + _TINY) / per_work)
+    for row in problem.memory_rows:
+        room = capacity - row.role[at][:, :, MIDDLE]
+        per_work = _per_work(row.layer[at][:, :, used].astype(np.float64), weights)
+        work = np.where(room < 0, -1.0, (room + _TINY) / per_work)
+        least = np.minimum(least, work)
+    return least
 
 
 def _fixed_loop(

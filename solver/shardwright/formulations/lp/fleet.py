@@ -57,11 +57,15 @@ def fleet_prices(
     n = [lp.NumVar(0, infinity, "") for _ in columns]
     for k, gpu in enumerate(problem.classes):
         _row(lp, n, [_class_gpus(c, k) for c in columns], -infinity, gpu.free_gpus)
-    _fleet_rows(lp, n, problem, columns, rows, infinity)
+    through = _served_rate(lp, n, columns, infinity)
+    _fleet_rows(lp, n, problem, columns, through, rows, infinity)
     objective = lp.Objective()
-    for var, column in zip(n, columns, strict=True):
-        objective.SetCoefficient(var, float(_weight(column, goal)))
     maximised = goal == "throughput"
+    for var, column in zip(n, columns, strict=True):
+        if not maximised or column.role == "mixed":
+            objective.SetCoefficient(var, float(_weight(column, goal)))
+    if maximised:
+        objective.SetCoefficient(through, 1.0)
     objective.SetOptimizationDirection(maximised)
     status = lp.Solve()
     if status == pywraplp.Solver.INFEASIBLE:
@@ -94,11 +98,23 @@ def _row(lp: Any, n: list[Any], weights: list[int], low: float, high: float) -> 
             row.SetCoefficient(var, float(weight))
 
 
+def _served_rate(
+    lp: Any, n: list[Any], columns: Sequence[Column], infinity: float
+) -> Any:
+    """t of the pools: at most the rates of prefill, and those of decode."""
+    through = lp.NumVar(0, infinity, "through")
+    for role in ("prefill", "decode"):
+        rates = [c.rate_mtok_per_s if c.role == role else 0 for c in columns]
+        _row(lp, [*n, through], [*rates, -1], 0, infinity)
+    return through
+
+
 def _fleet_rows(
     lp: Any,
     n: list[Any],
     problem: Problem,
     columns: Sequence[Column],
+    through: Any,
     rows: FleetRows,
     infinity: float,
 ) -> None:
@@ -106,7 +122,7 @@ def _fleet_rows(
     b = problem.bounds
     gpus = [c.gpus for c in columns]
     cost = [c.cost_micro_usd_per_hour for c in columns]
-    rate = [c.rate_mtok_per_s for c in columns]
+    rate = [c.rate_mtok_per_s if c.role == "mixed" else 0 for c in columns]
     most = [x for x in (problem.usable_gpus, rows.max_gpus) if x is not None]
     _row(lp, n, gpus, -infinity, min(most))
     costs = [x for x in (b.max_cost_micro_usd_per_hour, rows.max_cost) if x is not None]
@@ -114,6 +130,6 @@ def _fleet_rows(
         _row(lp, n, cost, -infinity, min(costs))
     rates = [x for x in (b.rate_mtok_per_s, rows.min_rate) if x is not None]
     if rates:
-        _row(lp, n, rate, max(rates), infinity)
+        _row(lp, [*n, through], [*rate, 1], max(rates), infinity)
     least = 1 if b.replicas is None else b.replicas
     _row(lp, n, [1] * len(n), least, b.replicas or infinity)

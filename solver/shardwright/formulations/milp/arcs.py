@@ -145,6 +145,8 @@ def build(
     b = problem.bounds
     if b.memory_imbalance is not None or b.compute_imbalance is not None:
         raise UnsupportedRule("A-arcs", "imbalance")
+    if any(unit.shape.disaggregated for unit in problem.units):
+        raise UnsupportedRule("A-arcs", "disaggregated units at prices")
     caps = [x for x in (tpot_ns, b.tpot_ns) if x is not None]
     cap = min(caps) if caps else None
     program = _Pricing(

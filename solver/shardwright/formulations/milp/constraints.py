@@ -12,6 +12,7 @@ from itertools import pairwise
 from shardwright.formulations.milp.rows import Terms, negated, scaled
 from shardwright.formulations.milp.variables import Program, Slot, SlotAtPoint
 from shardwright.formulations.ranges import Cube
+from shardwright.formulations.shape import Arc
 from shardwright.problem import IntArray
 
 _QUARTER = 0.25
@@ -42,7 +43,7 @@ def stage_inside_island(p: Program) -> None:
     for s in p.slots:
         for at in s.at:
             for boundary in range(1, p.problem.layers):
-                for v in range(len(p.problem.islands)):
+                for v in range(len(p.shape.homes)):
                     _through(p, at, boundary, v)
 
 
@@ -66,22 +67,25 @@ def gpu_used_once(p: Program) -> None:
 
 def _used_on(p: Program, island: int) -> Terms:
     return [
-        (x, p.gpus(arc))
+        (x, used)
         for s in p.slots
         for _, arc, x in s.arcs()
-        if arc.island == island
+        if (used := p.shape.used_on(arc, island))
     ]
 
 
 def equal_shape_per_stage(p: Program) -> None:
-    """sum of x of shape t over the arcs that hold layer l = y_t; sum_t y_t = a."""
-    if not p.problem.rules.equal_shape_per_stage:
-        return
+    """sum of x of shape t over the arcs that hold layer l = y_t; sum_t y_t = a.
+    Without the rule the first holds for disaggregated shapes alone."""
+    tied = p.problem.rules.equal_shape_per_stage
     for s in p.slots:
         shapes: Terms = [(y, 1) for y in s.shape.values()]
-        p.equal([*shapes, (s.active, -1)], 0, "equal_shape_per_stage")
+        if tied:
+            p.equal([*shapes, (s.active, -1)], 0, "equal_shape_per_stage")
         for layer in range(p.problem.layers):
             for shape, y in s.shape.items():
+                if not (tied or shape.disaggregated):
+                    continue
                 terms: Terms = [
                     (x, 1)
                     for _, arc, x in s.arcs()
@@ -284,15 +288,23 @@ def request_rate(p: Program) -> None:
 
 def memory_imbalance(p: Program) -> None:
     """max mem G <= (1 + delta) sum t mem."""
-    _imbalance(p, p.tables.memory, p.problem.bounds.memory_imbalance, "memory")
+    tables, tolerance = p.tables, p.problem.bounds.memory_imbalance
+    _imbalance(p, tables.memory, tables.memory_of_all, tolerance, "memory")
 
 
 def compute_imbalance(p: Program) -> None:
     """T G <= (1 + delta) sum t tau."""
-    _imbalance(p, p.tables.decode, p.problem.bounds.compute_imbalance, "compute")
+    tolerance = p.problem.bounds.compute_imbalance
+    _imbalance(p, p.tables.decode, None, tolerance, "compute")
 
 
-def _imbalance(p: Program, table: Cube, tolerance: Fraction | None, name: str) -> None:
+def _imbalance(
+    p: Program,
+    table: Cube,
+    sums: Cube | None,
+    tolerance: Fraction | None,
+    name: str,
+) -> None:
     """For every number g of GPUs and every layer l, with w_g = [G = g]:
     g d max_l <= (d + n) sum t v + (1 - w_g) g d top; the last term is the only big M
     of the program, and ``top`` is the largest table entry."""
@@ -305,7 +317,7 @@ def _imbalance(p: Program, table: Cube, tolerance: Fraction | None, name: str) -
         sizes = _sizes(p, s, f"{name}_{r}", most)
         for at in s.at:
             total: Terms = [
-                (x, p.gpus(arc) * p.value(table, at.point, arc))
+                (x, _of_stage(p, table, sums, at.point, arc))
                 for arc, x in at.arcs.items()
             ]
             right = scaled(total, -float(whole))
@@ -314,6 +326,13 @@ def _imbalance(p: Program, table: Cube, tolerance: Fraction | None, name: str) -
                 for left in _maxima(p, at, table, g):
                     row = [*left, *right, (chosen, g * top)]
                     p.at_most(row, g * top + slack, f"{name}_imbalance")
+
+
+def _of_stage(p: Program, table: Cube, sums: Cube | None, o: int, arc: Arc) -> int:
+    """Over the GPUs of a stage: ``sums`` where they differ, else t v."""
+    if sums is not None:
+        return p.value(sums, o, arc)
+    return p.gpus(arc) * p.value(table, o, arc)
 
 
 def _sizes(p: Program, s: Slot, name: str, most: int) -> dict[int, object]:

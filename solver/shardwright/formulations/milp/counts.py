@@ -123,7 +123,8 @@ def _most_layers(p: _Counting, unit: int, role: int, tpot_ns: int) -> int:
     most = p.problem.layers
     limits = [(t.decode_layer, t.decode_role, tpot_ns // q)]
     if p.problem.bounds.memory_fits:
-        limits.append((t.memory_layer, t.memory_role, capacity))
+        rows = p.problem.memory_rows
+        limits += [(row.layer, row.role, capacity) for row in rows]
     for layer, constant, top in limits:
         each, room = int(layer[o, unit, kind]), top - int(constant[o, unit, role])
         if room < 0:

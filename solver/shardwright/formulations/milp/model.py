@@ -72,7 +72,7 @@ def decode(program: Program, run: EngineRun) -> Fleet:
         if chosen:
             (at,) = chosen
             path = sorted(arc for arc, x in at.arcs.items() if run.value(x))
-            replicas.append(place(at.point, path))
+            replicas.append(place(program.shape, at.point, path))
     return Fleet(tuple(replicas))
 
 

@@ -9,10 +9,12 @@ from shardwright.plan.tables.asked import inputs_table, parallelism_table
 from shardwright.plan.tables.balance import balance_table
 from shardwright.plan.tables.communication import communication_table
 from shardwright.plan.tables.compliance import compliance_table
+from shardwright.plan.tables.disaggregated import disaggregated_table
 from shardwright.plan.tables.experts import experts_table
 from shardwright.plan.tables.failures import failures_table
 from shardwright.plan.tables.gpus import gpus_table, idle_table, modules_table
 from shardwright.plan.tables.memory import kv_table, memory_table, strategies_table
+from shardwright.plan.tables.placement import placement_table
 from shardwright.plan.tables.serving import (
     latency_table,
     throughput_table,
@@ -20,6 +22,7 @@ from shardwright.plan.tables.serving import (
 )
 from shardwright.plan.tables.summary import summary_table
 from shardwright.plan.view import PlanView
+from shardwright.problem.cluster_topology import has_topology
 
 TABLES: dict[str, Callable[[PlanView], str]] = {
     "summary": summary_table,
@@ -28,6 +31,7 @@ TABLES: dict[str, Callable[[PlanView], str]] = {
     "memory": memory_table,
     "balance": balance_table,
     "communication": communication_table,
+    "disaggregated": disaggregated_table,
     "latency": latency_table,
     "throughput": throughput_table,
     "compliance": compliance_table,
@@ -39,6 +43,7 @@ TABLES: dict[str, Callable[[PlanView], str]] = {
     "time": time_table,
     "strategies": strategies_table,
     "failures": failures_table,
+    "placement": placement_table,
 }
 
 DEFAULT = (
@@ -48,6 +53,7 @@ DEFAULT = (
     "memory",
     "balance",
     "communication",
+    "disaggregated",
     "latency",
     "throughput",
     "compliance",
@@ -64,6 +70,11 @@ def names(view: PlanView) -> list[str]:
         missing.add("compliance")
     if not any(has_experts(group.replica.stages) for group in view.groups):
         missing.add("experts")
+    if not has_topology(view.instance.cluster):
+        missing.add("placement")
+    stages = [s for group in view.groups for s in group.replica.stages]
+    if not any(stage.expert_unit for stage in stages):
+        missing.add("disaggregated")
     return [name for name in TABLES if name not in missing]
 
 

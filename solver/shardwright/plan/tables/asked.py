@@ -47,6 +47,7 @@ def _hardware(instance: Instance) -> list[tuple[str, str]]:
             (
                 f"{short(group.name, 20)} ({amount(group.count, 'node')})",
                 f"{group.gpus} {group.gpu} each, islands of "
+                f"{'up to ' if group.islands else ''}"
                 f"{instance.cluster.island_size(group)}, {gb(gpu.memory_bytes)} GB at "
                 f"{number(gpu.hbm_gbyte_per_s)} GB/s, {gpu.link_technology} "
                 f"{number(gpu.link_gbyte_per_s)} GB/s per direction, network "
@@ -154,12 +155,20 @@ def parallelism_table(view: PlanView) -> str:
     settings = pairs(
         [
             ("engine", view.instance.engine.name),
+            *_latencies(view.instance),
             ("max context", f"{number(view.instance.workload.max_context_tokens)}"),
             ("precision", _precision(view.instance)),
             ("memory cap", _caps(view)),
         ]
     )
     return titled("Parallelism and runtime parameters", *blocks, settings)
+
+
+def _latencies(instance: Instance) -> list[tuple[str, str]]:
+    """Said only where iteration times are not the cost model's."""
+    if instance.engine.latencies == "analytic":
+        return []
+    return [("latencies", "measured tables (versions of the result name them)")]
 
 
 def _degrees(group: ReplicaGroup) -> list[tuple[str, str]]:

@@ -24,7 +24,7 @@ from shardwright.plan.tables.text import (
     titled,
 )
 from shardwright.plan.view import PlanView
-from shardwright.schema.plan import Stage
+from shardwright.schema.plan import MemoryParts, Stage
 
 _STAGE_HEADERS = (
     "replica",
@@ -66,13 +66,14 @@ def balance_table(view: PlanView) -> str:
 def _stage_rows(group: ReplicaGroup) -> list[list[Cell]]:
     stages = group.replica.stages
     gpus = sum(len(s.gpus) for s in stages)
-    memory = sum(s.memory_bytes.total() * len(s.gpus) for s in stages) / gpus
+    held = [(m.total(), n) for s in stages for _, n, m in s.memory_by_role()]
+    memory = sum(total * n for total, n in held) / gpus
     time = sum(s.decode_time_ns * len(s.gpus) for s in stages) / gpus
 
-    def cells(stage: Stage) -> list[Cell]:
-        used = stage.memory_bytes.total()
+    def cells(stage: Stage, count: int, parts: MemoryParts) -> list[Cell]:
+        used = parts.total()
         return [
-            str(len(stage.gpus)),
+            str(count),
             gb(used),
             signed_percent(used / memory - 1, 2),
             ms(stage.decode_time_ns),
@@ -80,8 +81,17 @@ def _stage_rows(group: ReplicaGroup) -> list[list[Cell]]:
             percent(busy_share(group.replica, stage)),
         ]
 
-    rows = merged((i, cells(stage)) for i, stage in enumerate(stages))
-    return [[group.label, label, *row] for label, row in rows]
+    found = []
+    for role in dict.fromkeys(r for s in stages for r, _, _ in s.memory_by_role()):
+        rows = merged(
+            (i, cells(stage, count, parts))
+            for i, stage in enumerate(stages)
+            for name, count, parts in stage.memory_by_role()
+            if name == role
+        )
+        mark = "" if role == "mixed" else f" {role}"
+        found += [[group.label, f"{label}{mark}", *row] for label, row in rows]
+    return found
 
 
 def _replica_row(anatomy: Anatomy, group: ReplicaGroup) -> list[Cell]:

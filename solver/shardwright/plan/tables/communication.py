@@ -64,8 +64,12 @@ def _block(view: PlanView, group: ReplicaGroup) -> str:
     share = totals.decode_ns / view.anatomy.loop_ns(replica)
     return (
         f"{head}\n\n{grid(_HEADERS, rows, 'lllrrrrrrrr')}\n\n"
-        f"Share of a pass: {percent(share)}" + _notes(found)
+        f"Share of a pass: {percent(share)}" + _notes(found, _apart(group))
     )
+
+
+def _apart(group: ReplicaGroup) -> bool:
+    return any(stage.expert_unit for stage in group.replica.stages)
 
 
 def _spread(group: ReplicaGroup) -> str:
@@ -77,14 +81,20 @@ def _spread(group: ReplicaGroup) -> str:
     return f"\nShared by {words} attention ranks; a lone prompt's chunk lies on one."
 
 
-def _notes(found: list[Exchange]) -> str:
+def _notes(found: list[Exchange], apart: bool) -> str:
     """How to read rows that are not all-reduces."""
     notes = []
     if any(x.operation == "all-to-all" for x in found):
         notes.append("All-to-all: MB that one GPU sends.")
     if any(x.operation == _BESIDE for x in found):
         notes.append("Inside and across islands at once; the slower one is the time.")
-    return "\n" + " ".join(notes) if notes else ""
+    words = "\n" + " ".join(notes) if notes else ""
+    if not apart:
+        return words
+    return (
+        f"{words}\nDisaggregated stages send beside computing: one pass counts what it "
+        "waits for."
+    )
 
 
 def _cells(x: Exchange) -> list[Cell]:

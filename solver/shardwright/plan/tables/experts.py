@@ -25,7 +25,7 @@ from shardwright.plan.tables.text import (
     wrapped,
 )
 from shardwright.plan.view import PlanView
-from shardwright.schema.plan import ExpertMap, Replica, Stage
+from shardwright.schema.plan import ExpertMap, MemoryParts, Replica, Stage
 
 _HEADERS = (
     "\nnode",
@@ -66,27 +66,46 @@ def _legend(view: PlanView) -> str:
     return wrapped(
         "",
         "Ranks within the stage: attention TP, attention DP, EP. Experts: "
-        f"{words}{split}. Role: P primary (first rank of its stage), S secondary.",
+        f"{words}{split}. Role: P primary (first rank of its stage), S secondary"
+        f"{_apart(stages)}.",
     )
+
+
+def _apart(stages: list[Stage]) -> str:
+    if not any(stage.expert_unit for stage in stages):
+        return ""
+    return ", A attention and E experts alone (disaggregated)"
 
 
 def _replica_rows(view: PlanView, index: int, replica: Replica) -> Iterator[list[Cell]]:
     for number_, stage in enumerate(replica.stages):
         for rank, gpu in enumerate(stage.gpus):
             place = Place.of(stage, rank)
+            experts = "-" if place.ep is None else held(view, stage, place.ep)
             yield [
                 gpu.node,
                 str(gpu.gpu),
                 str(index),
                 str(number_),
-                str(place.tp),
-                str(place.attn_dp),
-                str(place.ep),
+                *("-" if r is None else str(r) for r in vars(place).values()),
                 f"[{stage.layers[0]}, {stage.layers[1]})",
-                short(held(view, stage, place.ep), 13),
-                *_memory_cells(stage),
-                "S" if rank else "P",
+                short(experts, 13),
+                *_memory_cells(_memory_of(stage, place)),
+                ("S" if rank else "P") + _role(stage, place),
             ]
+
+
+def _role(stage: Stage, place: Place) -> str:
+    if stage.expert_unit is None:
+        return ""
+    return " A" if place.ep is None else " E"
+
+
+def _memory_of(stage: Stage, place: Place) -> MemoryParts:
+    apart = stage.expert_unit
+    if apart is None or place.ep is None:
+        return stage.memory_bytes
+    return apart.memory_bytes
 
 
 def held(view: PlanView, stage: Stage, ep_rank: int) -> str:
@@ -97,8 +116,7 @@ def held(view: PlanView, stage: Stage, ep_rank: int) -> str:
     return f"slots {ranges(range(first, first + stage.expert_slots))}"
 
 
-def _memory_cells(stage: Stage) -> list[Cell]:
-    memory = stage.memory_bytes
+def _memory_cells(memory: MemoryParts) -> list[Cell]:
     other = memory.activations + memory.communication + memory.framework
     return [gb(x) for x in (memory.weights, memory.kv_cache, other, memory.total())]
 
@@ -106,7 +124,7 @@ def _memory_cells(stage: Stage) -> list[Cell]:
 def experts_table(view: PlanView) -> str:
     """Slots, redundancy and balance of every distinct stage, and its experts."""
     stages = {
-        (s.shape, s.expert_slots): s
+        (s.shape, s.expert_slots, s.expert_unit is None): s
         for group in view.groups
         for s in group.replica.stages
         if s.expert_slots

@@ -95,7 +95,7 @@ def modules_table(view: PlanView) -> str:
     blocks = []
     for group in view.groups:
         stages = group.replica.stages
-        total = sum(s.memory_bytes.weights * len(s.gpus) for s in stages)
+        total = sum(_weights(s) for s in stages)
         shaped = has_experts(stages)
         rows = [
             [
@@ -104,10 +104,10 @@ def modules_table(view: PlanView) -> str:
                 stage.gpu_type,
                 interval(stage),
                 str(stage.layers[1] - stage.layers[0]),
-                gb(stage.memory_bytes.weights * len(stage.gpus)),
-                percent(stage.memory_bytes.weights * len(stage.gpus) / total),
+                gb(_weights(stage)),
+                percent(_weights(stage) / total),
                 shape_words([stage]) if shaped else str(stage.shape.tp),
-                gb(stage.memory_bytes.weights),
+                " + ".join(gb(m.weights) for _, _, m in stage.memory_by_role()),
             ]
             for i, stage in enumerate(stages)
         ]
@@ -127,6 +127,10 @@ def modules_table(view: PlanView) -> str:
         align = "rlllrrrlr" if shaped else "rlllrrrrr"
         blocks.append(f"{head}\n\n{grid(headers, rows, align)}")
     return titled("Division of the model (GPUs of the first replica named)", *blocks)
+
+
+def _weights(stage: Stage) -> int:
+    return sum(n * memory.weights for _, n, memory in stage.memory_by_role())
 
 
 def idle_table(view: PlanView) -> str:

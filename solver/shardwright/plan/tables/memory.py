@@ -17,7 +17,7 @@ from shardwright.plan.tables.text import (
     titled,
 )
 from shardwright.plan.view import PlanView
-from shardwright.schema.plan import Stage
+from shardwright.schema.plan import MemoryParts, Stage
 
 _PARTS = ("weights", "kv_cache", "activations", "communication", "framework")
 _HEADERS = (
@@ -47,18 +47,35 @@ def memory_table(view: PlanView) -> str:
         f"Memory per GPU: GB and share of the usable {usable} "
         f"({percent(fraction, 0)} of memory)",
         grid(_HEADERS, rows, "llrrrrrrr"),
+        _apart_line(view),
         _kv_lines(view),
     )
 
 
+def _apart_line(view: PlanView) -> str:
+    stages = [s for group in view.groups for s in group.replica.stages]
+    if not any(stage.expert_unit for stage in stages):
+        return ""
+    return "A: each attention GPU of the stage, E: each expert GPU (disaggregated)."
+
+
 def _rows(anatomy: Anatomy, group: ReplicaGroup) -> list[list[Cell]]:
-    stages = enumerate(group.replica.stages)
-    rows = merged((i, _cells(anatomy, stage)) for i, stage in stages)
-    return [[group.label, label, *cells] for label, cells in rows]
+    stages = list(enumerate(group.replica.stages))
+    found = []
+    for role in dict.fromkeys(r for _, s in stages for r, _, _ in s.memory_by_role()):
+        rows = merged(
+            (i, _cells(anatomy, stage, memory))
+            for i, stage in stages
+            for name, _, memory in stage.memory_by_role()
+            if name == role
+        )
+        mark = "" if role == "mixed" else f" {role[0].upper()}"
+        found += [[group.label, f"{label}{mark}", *cells] for label, cells in rows]
+    return found
 
 
-def _cells(anatomy: Anatomy, stage: Stage) -> list[Cell]:
-    memory, usable = stage.memory_bytes, anatomy.usable_bytes(stage)
+def _cells(anatomy: Anatomy, stage: Stage, memory: MemoryParts) -> list[Cell]:
+    usable = anatomy.usable_bytes(stage)
     sizes = [getattr(memory, part) for part in _PARTS] + [memory.total()]
     cells = [f"{gb(size)} {percent(size / usable):>5}" for size in sizes]
     return [*cells, percent(memory.total() / anatomy.gpu(stage).memory_bytes)]

@@ -11,7 +11,8 @@ from shardwright.plan.groups import (
     replica_words,
     split,
 )
-from shardwright.plan.tables.serving import rate_sentence
+from shardwright.plan.tables.alternatives import alternatives_text
+from shardwright.plan.tables.serving import against_ns, rate_sentence
 from shardwright.plan.tables.text import (
     Cell,
     amount,
@@ -34,6 +35,7 @@ def summary_table(view: PlanView) -> str:
         "\n".join(_replica_lines(view)),
         objectives_grid(view.result),
         "\n".join(_facts(view)),
+        alternatives_text(view.result),
     ]
     return "\n\n".join(block for block in blocks if block)
 
@@ -104,14 +106,17 @@ def _replica_line(group: ReplicaGroup) -> str:
     point, replica = group.replica.operating_point, group.replica
     several, each = ("replicas", " each") if len(group.indices) > 1 else ("replica", "")
     q = point.micro_batches
-    batches = f"{q} micro-batch{'es' if q > 1 else ''} of {point.micro_batch_sequences}"
+    batches = f"{q} micro-batch{'es' if q > 1 else ''}"
+    if point.micro_batch_sequences:
+        batches += f" of {point.micro_batch_sequences}"
+    chunk = f", prefill chunk {number(point.prefill_chunk_tokens)}"
     slots = max(stage.expert_slots for stage in replica.stages)
     experts = f", {amount(slots, 'expert')} per GPU and layer" if slots else ""
     words = (
         f"{replica_words(replica)}{each}, {degrees(replica)}{experts}, "
         f"layers {split(replica)}; "
-        f"{amount(point.sequences, 'sequence')} in {batches}, prefill chunk "
-        f"{number(point.prefill_chunk_tokens)}"
+        f"{amount(point.sequences, 'sequence')} in {batches}"
+        + (chunk if point.prefill_chunk_tokens else "")
     )
     return wrapped(f"{several} {group.label}: ", words)
 
@@ -154,18 +159,33 @@ def _gap(goal: ObjectiveValue) -> str:
 
 def _facts(view: PlanView) -> list[str]:
     total = view.metrics["total"]
+    loaded = any(r.load for r in view.document.replicas())
     latency = (
         f"TTFT {figures(total['ttft_ms'])} ms, prefill {figures(total['prefill_ms'])} "
         f"ms, TPOT {figures(total['tpot_ms'])} ms, end to end "
-        f"{figures(total['e2e_ms'])} ms (means)"
+        f"{figures(total['e2e_ms'])} ms "
+        + ("(means with every slot taken)" if loaded else "(means)")
     )
     rate = rate_sentence(view) or (
         f"Request rate sustained: {cut(total['requests_per_s'], 3)}/s"
     )
-    facts = [rate, latency, *_requirement_facts(view), *_launch_facts(view)]
+    facts = [rate, *_percentile_facts(view), latency]
+    facts += [*_requirement_facts(view), *_launch_facts(view)]
     if view.idle:
         facts.append(f"{amount(len(view.idle), 'GPU')} not used: see the table idle")
     return [wrapped("", fact) for fact in facts]
+
+
+def _percentile_facts(view: PlanView) -> list[str]:
+    """Every percentile asked for, as predicted at the load of the plan."""
+    targets = [t for t in view.instance.slo if t.percentile != "mean"]
+    found = [
+        f"{target.metric.upper() if target.metric != 'prefill' else 'prefill'} "
+        f"P{target.percentile:g} {figures(against_ns(view, target) / 1e6)} "
+        f"<= {number(target.limit_ms)} ms"
+        for target in targets
+    ]
+    return [f"Predicted under load: {', '.join(found)}"] if found else []
 
 
 def _requirement_facts(view: PlanView) -> list[str]:
