@@ -7,11 +7,23 @@ from typing import Annotated
 import typer
 
 from shardwright._version import __version__
+from shardwright.cli.audit import audit
+from shardwright.cli.calibrate import calibrate
+from shardwright.cli.certify import certify
 from shardwright.cli.check import check
 from shardwright.cli.doctor import doctor
 from shardwright.cli.experts import experts
+from shardwright.cli.explain import explain
+from shardwright.cli.failures import failures
+from shardwright.cli.import_cluster import import_cluster
+from shardwright.cli.mix import mix
+from shardwright.cli.pareto import pareto
+from shardwright.cli.report import report
+from shardwright.cli.scale import scale
 from shardwright.cli.schema import schema
+from shardwright.cli.simulate import simulate
 from shardwright.cli.solve import solve
+from shardwright.cli.sweep import sweep
 
 app = typer.Typer(
     name="shardwright",
@@ -21,8 +33,26 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-for _command in (solve, check, experts, schema, doctor):
+for _command in (
+    solve,
+    check,
+    certify,
+    explain,
+    report,
+    audit,
+    failures,
+    simulate,
+    sweep,
+    pareto,
+    scale,
+    mix,
+    experts,
+    calibrate,
+    schema,
+    doctor,
+):
     app.command()(_command)
+app.command("import")(import_cluster)
 
 
 def _print_version(wanted: bool) -> None:

@@ -16,9 +16,16 @@ PlanPath = Annotated[
 ]
 
 
+CertificatePath = Annotated[
+    Path | None,
+    typer.Option(help="Re-check the bound with this file (``certify`` writes it)."),
+]
+
+
 def check(
     instance: InstancePath,
     plan: PlanPath,
+    certificate: CertificatePath = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON.")] = False,
 ) -> None:
     """Check a plan against an instance, independently of every solver."""
@@ -27,10 +34,23 @@ def check(
         from shardwright.ingest import load, load_plan
         from shardwright.plan.answer import report_text
 
-        report = check_plan(load(instance), load_plan(plan))
+        read = load(instance)
+        report = check_plan(read, load_plan(plan))
+        proof = None
+        if certificate is not None:
+            from shardwright.check.certified import certified
+            from shardwright.ingest.load import load_certificate, load_grid
+
+            proof = certified(
+                read, report, load_certificate(certificate), load_grid(plan)
+            )
         if json:
-            typer.echo(json_text.dumps(report.as_dict(), indent=2))
+            own = {} if proof is None else {"certificate": proof.as_dict()}
+            typer.echo(json_text.dumps({**report.as_dict(), **own}, indent=2))
         else:
             messages = [str(violation) for violation in report.violations]
+            if proof is not None:
+                typer.echo(f"{proof.text()}\n")
             typer.echo(report_text(report, messages))
-    raise typer.Exit(ExitCode.DONE if report.ok else ExitCode.VIOLATIONS)
+    ok = report.ok and (proof is None or proof.accepted)
+    raise typer.Exit(ExitCode.DONE if ok else ExitCode.VIOLATIONS)

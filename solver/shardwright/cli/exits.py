@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from shardwright.schema.result import Result
+    from shardwright.schema.routed import RoutedResult
 
 
 class ExitCode(IntEnum):
@@ -37,7 +38,7 @@ _BY_STATUS = {
 }
 
 
-def result_code(result: Result) -> ExitCode:
+def result_code(result: Result | RoutedResult) -> ExitCode:
     """The exit code of a result; a plan within the gap asked for is good enough."""
     if result.stopped_by == "user":
         return ExitCode.INTERRUPTED

@@ -6,20 +6,33 @@ from fractions import Fraction
 from typing import Any, get_args
 
 from shardwright.schema.errors import FieldError, InvalidInstance
-from shardwright.schema.instance import Fix, Instance
+from shardwright.schema.instance import Fix, Instance, Pools
 from shardwright.schema.workload import Goal
 
 _ALIASES = {"chunk": "prefill_chunk_tokens", "q": "micro_batches", "m": "sequences"}
 _FIX_FORM = "tp=2,pp=4,layers=20+20+20+20,dp=1,sequences=64,chunk=2048,micro_batches=4"
+_PAIRS = {"afd": "attention and expert GPUs of a stage, as 4+4"}
 
 
-def override(instance: Instance, *, fix: str | None, objective: str | None) -> Instance:
-    """The instance with what ``--fix`` and ``--objective`` say in its place."""
+def override(
+    instance: Instance,
+    *,
+    fix: str | None = None,
+    objective: str | None = None,
+    pools: str | None = None,
+    latencies: str | None = None,
+) -> Instance:
+    """The instance with what the options say in its place."""
     changes: dict[str, Any] = {}
     if fix is not None:
         changes["fix"] = parse_fix(fix, instance.fix)
     if objective is not None:
         changes["objective"] = parse_objective(objective)
+    if pools is not None:
+        changes["pools"] = parse_pools(pools)
+    if latencies is not None:
+        source = {"latencies": parse_latencies(latencies)}
+        changes["engine"] = instance.engine.model_copy(update=source)
     if not changes:
         return instance
     changed = instance.model_copy(update=changes)
@@ -56,15 +69,19 @@ def parse_fix(text: str, given: Fix) -> Fix:
 
 
 def _fix_value(name: str, field: str, value: str) -> int | tuple[int, ...]:
-    if field != "layers":
-        return _count(name, value)
-    return tuple(_count(name, count) for count in value.split("+"))
+    if field not in ("layers", *_PAIRS):
+        return _count(name, value, 2 if field == "ping_pong" else 1)
+    counts = tuple(_count(name, count) for count in value.split("+"))
+    if field in _PAIRS and len(counts) != 2:
+        raise _refused(f"--fix {name}", value, _PAIRS[field])
+    return counts
 
 
-def _count(name: str, text: str) -> int:
+def _count(name: str, text: str, least: int = 1) -> int:
     count = int(text) if text.isascii() and text.isdigit() and len(text) < 8 else 0
-    if not 1 <= count <= 10**6:
-        raise _refused(f"--fix {name}", text, "a whole number from 1 to 1000000")
+    if not least <= count <= 10**6:
+        allowed = f"a whole number from {least} to 1000000"
+        raise _refused(f"--fix {name}", text, allowed)
     return count
 
 
@@ -78,6 +95,22 @@ def parse_objective(text: str) -> tuple[Goal, ...]:
     if len(set(names)) != len(names):
         raise _refused("--objective", text, "each goal once")
     return tuple(known[name] for name in names)
+
+
+def parse_pools(text: str) -> Pools:
+    """mixed, disaggregated or any."""
+    known: dict[str, Pools] = {pools: pools for pools in get_args(Pools)}
+    if text not in known:
+        raise _refused("--pools", text, f"one of {', '.join(known)}")
+    return known[text]
+
+
+def parse_latencies(text: str) -> str:
+    """analytic or silicon."""
+    known = ("analytic", "silicon")
+    if text not in known:
+        raise _refused("--latencies", text, f"one of {', '.join(known)}")
+    return text
 
 
 def parse_gap(text: str) -> Fraction:
@@ -115,3 +148,14 @@ def parse_tables(text: str | None) -> list[str] | None:
 
 def _refused(path: str, found: str, allowed: str) -> InvalidInstance:
     return InvalidInstance("command line", [FieldError(path, repr(found), allowed)])
+
+
+def parse_factors(option: str, text: str) -> tuple[int, ...]:
+    """Whole factors, as 2,4; 0 stands for none."""
+    factors: list[int] = []
+    for part in text.split(","):
+        word = part.strip()
+        if not (word.isascii() and word.isdigit() and int(word[:5]) <= 1024):
+            raise _refused(option, text, "whole factors up to 1024, as 2,4, or 0")
+        factors.append(int(word[:5]))
+    return tuple(factor for factor in factors if factor)

@@ -31,6 +31,20 @@ def save(folder: Path, result: Result, tables: str) -> None:
         raise InvalidInstance("command line", [field]) from error
 
 
+def write_text(path: Path, text: str, option: str) -> None:
+    """One file, whole or not at all; ``option`` is who asked for it.
+
+    Raises InvalidInstance where it cannot be written.
+    """
+    try:
+        _write(path, text.removesuffix("\n"))
+    except OSError as error:
+        reason = error.strerror or str(error)
+        allowed = f"a file that can be written ({reason})"
+        field = FieldError(option, repr(str(path)), allowed)
+        raise InvalidInstance("command line", [field]) from error
+
+
 def _write(path: Path, text: str) -> None:
     """Whole or not at all: a rename is atomic, a write is not."""
     partial = path.with_name(f".{path.name}.{os.getpid()}")

@@ -17,6 +17,7 @@ class DocumentName(StrEnum):
     INSTANCE = "instance"
     PLAN = "plan"
     RESULT = "result"
+    CLAIMS = "claims"
 
 
 def schema(
@@ -32,5 +33,6 @@ def schema(
             DocumentName.INSTANCE: json_schema.instance_schema,
             DocumentName.PLAN: json_schema.plan_schema,
             DocumentName.RESULT: json_schema.result_schema,
+            DocumentName.CLAIMS: json_schema.claims_schema,
         }
         typer.echo(json.dumps(schemas[document](), indent=2))

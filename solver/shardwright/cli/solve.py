@@ -18,15 +18,28 @@ InstancePath = Annotated[
 ]
 _OBJECTIVE = "Goals in order: gpus, cost, throughput, tpot, ttft."
 _FIX = "Decisions fixed beforehand, as tp=2,pp=4,layers=20+20+20+20,dp=1."
+_POOLS = "mixed, disaggregated (prefill and decode apart) or any."
+_LATENCIES = "Iteration times: analytic, or silicon (measured; extra 'silicon')."
 _TABLES = "Tables to print, by name, or 'all'."
+_ROUTED = "Instead of an instance: nodes that hold layer intervals, requests routed."
+_STAGES = "With --routed: most stages of a route."
+_LATENCY = "With --routed: most milliseconds of a route."
 _SAVE = "Also write result.json, plan.json and tables.txt to this folder."
 
 
 def solve(
-    instance: InstancePath,
+    instance: Annotated[
+        Path | None,
+        typer.Argument(metavar="INSTANCE", help="Instance file (YAML or JSON)."),
+    ] = None,
+    routed: Annotated[Path | None, typer.Option(metavar="FILE", help=_ROUTED)] = None,
+    max_stages: Annotated[int | None, typer.Option(help=_STAGES)] = None,
+    max_latency: Annotated[float | None, typer.Option(help=_LATENCY)] = None,
     objective: Annotated[str | None, typer.Option(help=_OBJECTIVE)] = None,
     solver: Annotated[str, typer.Option(help="Strategy (see doctor).")] = "default",
     fix: Annotated[str | None, typer.Option(help=_FIX)] = None,
+    pools: Annotated[str | None, typer.Option(help=_POOLS)] = None,
+    latencies: Annotated[str | None, typer.Option(help=_LATENCIES)] = None,
     gap: Annotated[str, typer.Option(help="Stop within this gap, as 0.1%.")] = "0",
     time_limit: Annotated[
         float, typer.Option(help="Seconds before the best plan is returned.")
@@ -48,19 +61,36 @@ def solve(
             parse_seconds,
             parse_tables,
         )
+        from shardwright.cli.routed import solve_and_print, which
         from shardwright.ingest import load
 
         names = parse_tables(tables)
         limits = {"gap": parse_gap(gap), "time_limit_s": parse_seconds(time_limit)}
-        asked = override(load(instance), fix=fix, objective=objective)
-        code = _solve_and_print(
-            asked,
-            {"solver": solver, "workers": workers, "seed": seed, **limits},
-            names=names,
-            save_dir=save_dir,
-            as_json=json,
-            quiet=quiet,
-        )
+        parameters = {"workers": workers, "seed": seed, **limits}
+        caps = {"max_stages": max_stages, "max_latency_ms": max_latency}
+        others = {"--objective": objective, "--fix": fix, "--tables": tables}
+        others |= {"--pools": pools, "--latencies": latencies}
+        path = which(instance, routed, caps, others, save_dir, solver)
+        if routed is not None:
+            code: int = solve_and_print(
+                path, {**parameters, **caps}, json=json, quiet=quiet
+            )
+        else:
+            asked = override(
+                load(path),
+                fix=fix,
+                objective=objective,
+                pools=pools,
+                latencies=latencies,
+            )
+            code = _solve_and_print(
+                asked,
+                {"solver": solver, **parameters},
+                names=names,
+                save_dir=save_dir,
+                as_json=json,
+                quiet=quiet,
+            )
     raise typer.Exit(code)
 
 

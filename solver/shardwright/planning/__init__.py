@@ -1,0 +1,1 @@
+"""Beyond one solve: demands over a range, and calibration from measurements."""
