@@ -7,7 +7,7 @@ from pathlib import Path
 
 import shardwright as sw
 
-SEED = Path(__file__).parent.parent / "instances/seeds/llama3-70b-8xh100.yaml"
+SEED = Path(__file__).parent.parent / "instances/seeds/llama3-70b-8xh100-means.yaml"
 
 instance = sw.load(SEED)
 solution = sw.solve(instance, time_limit_s=30)
