@@ -36,13 +36,19 @@ def instance_of(document: Doc) -> Instance:
     return Instance.model_validate_json(json.dumps(document))
 
 
-def random_document(seed: int, experts: bool = False) -> Doc:
+def random_document(
+    seed: int, experts: bool = False, apart: bool = False, spread: bool = False
+) -> Doc:
     """The document of ``random_instance``; ``experts``: of a tiny mixture of experts.
 
     The islands of one GPU type then differ, so that no stage spreads over several.
+    ``apart``: an engine that may lay experts on GPUs of their own, and limits around
+    designs that do. ``spread``: equal islands, over which stages may spread.
     """
-    draw = _Draw(Random(seed), experts)
-    document = draw.loose(f"random-{'experts-' if experts else ''}{seed}")
+    draw = _Draw(Random(seed), experts or apart or spread, apart, spread)
+    kind = "apart-" if apart else "experts-" if experts else ""
+    kind = "spread-" if spread else kind
+    document = draw.loose(f"random-{kind}{seed}")
     problem = compile_problem(instance_of(document))
     samples = [f for f in (draw.design(problem) for _ in range(12)) if f is not None]
     draw.tighten(document, problem, samples)
@@ -61,6 +67,8 @@ class Sample:
 class _Draw:
     rng: Random
     experts: bool = False
+    apart: bool = False
+    spread: bool = False
 
     def chance(self, share: float) -> bool:
         return self.rng.random() < share
@@ -142,7 +150,7 @@ class _Draw:
         }
 
     def _mixture(self, ffn: Doc | None) -> Doc | None:
-        if not self.chance(0.75):
+        if not (self.apart or self.spread or self.chance(0.75)):
             return ffn
         experts = self.rng.choice((2, 4, 6))
         return {
@@ -157,6 +165,8 @@ class _Draw:
         }
 
     def _cluster(self) -> Doc:
+        if self.spread:
+            return self._equal_nodes()
         if self.experts:
             return self._separate_nodes()
         kinds = ("fast", "slow")[: self.rng.choice((1, 1, 2))]
@@ -173,12 +183,25 @@ class _Draw:
         """One node of every type: no stage can spread over equal islands."""
         kinds = ("fast", "slow")[: self.rng.choice((1, 1, 2))]
         room = self.rng.choice((2, 3, 4, 4, 5))
+        if self.apart:
+            kinds, room = kinds[: self.rng.choice((1, 2))], max(3, room)
         groups = []
         for i, kind in enumerate(kinds):
             gpus = max(1, room if i == len(kinds) - 1 else self.rng.randint(1, room))
             groups.append({"name": f"n{i}", "gpu": kind, "gpus": gpus})
             room -= gpus
         return {"gpu_types": {k: self._gpu(k) for k in kinds}, "nodes": groups}
+
+    def _equal_nodes(self) -> Doc:
+        """Two to four equal islands of one type, at times one more of another."""
+        gpus, count = self.rng.choice(((1, 2), (1, 3), (1, 4), (2, 2), (2, 2)))
+        groups: list[Doc] = [{"name": "n", "gpu": "fast", "gpus": gpus, "count": count}]
+        kinds = ["fast"]
+        if self.chance(0.3):
+            kinds.append(self.rng.choice(("fast", "slow")))
+            groups.append({"name": "m", "gpu": kinds[-1], "gpus": 1})
+        types = {k: self._gpu(k) for k in dict.fromkeys(kinds)}
+        return {"gpu_types": types, "nodes": groups}
 
     def _group(self, name: str, gpu: str, gpus: int) -> Doc:
         group: Doc = {"name": name, "gpu": gpu, "gpus": gpus}
@@ -194,6 +217,7 @@ class _Draw:
         slow = self.rng.uniform(1.2, 3) if name == "slow" else 1.0
         link = self.rng.uniform(0.05, 0.6)
         hop_us = self.rng.choice((10, 50, 200))
+        across = (0.6, 1) if self.spread else (0.1, 1)
         return {
             "name": name,
             "memory": "1 GB",
@@ -202,7 +226,7 @@ class _Draw:
             "link_technology": "test",
             "link_gbyte_per_s": round(link, 3),
             "island_gpus": 8,
-            "network_gbyte_per_s": round(link * self.rng.uniform(0.1, 1), 4),
+            "network_gbyte_per_s": round(link * self.rng.uniform(*across), 4),
             "price_usd_per_hour": self.rng.choice((None, 0.5, 1, 2.25)),
             "calibration": self._calibration(hop_us),
         }
@@ -219,7 +243,7 @@ class _Draw:
             "allreduce_latency_us": {2: self.rng.choice((5, 40, 150)), 4: 60},
             "hop_latency_us": hop_us,
             "network_latency_us": hop_us * self.rng.choice((1, 3, 8)),
-            "layer_overhead_us": self.rng.choice((0, 20, 100)),
+            "layer_overhead_us": 0 if self.apart else self.rng.choice((0, 20, 100)),
             "step_overhead_us": self.rng.choice((20, 100, 400)),
             "sequence_overhead_us": self.rng.choice((0, 10, 40)),
             "framework_memory": "1 MB",
@@ -255,18 +279,24 @@ class _Draw:
         }
 
     def _engine(self) -> Doc:
+        if self.apart:
+            rules = {"equal_shape_per_stage": self.chance(0.6)}
+            rules["micro_batches_equal_stages"] = self.chance(0.5)
+            return {"name": "generic", "rules": rules}
         if self.experts and self.chance(0.5):
             return {"name": self.rng.choice(("sglang", "trtllm"))}
         if self.chance(0.5):
             return {"name": "vllm"}
+        together = {"disaggregated_experts": False} if self.experts else {}
         if self.chance(0.5):
-            return {"name": "generic"}
+            return {"name": "generic", "rules": together}
         switches = (
             "micro_batches_equal_stages",
             "equal_shape_per_stage",
             "heads_divisible",
         )
-        return {"name": "generic", "rules": {s: self.chance(0.5) for s in switches}}
+        rules = {s: self.chance(0.5) for s in switches}
+        return {"name": "generic", "rules": rules | together}
 
     def _grid(self, workload: Doc) -> Doc:
         sequences = self.rng.sample((1, 2, 3, 4, 6, 8, 12, 16), self.rng.choice((1, 2)))
@@ -293,10 +323,18 @@ class _Draw:
         cuts = sorted(self.rng.sample(range(1, problem.layers), stages - 1))
         edges = [0, *cuts, problem.layers]
         units = [self.rng.randrange(len(problem.units)) for _ in range(stages)]
-        if problem.rules.equal_shape_per_stage:
-            units = [units[0]] * stages
-        classes = [problem.units[u].gpu_class for u in units]
-        crossings = tuple(a != b or self.chance(0.3) for a, b in pairwise(classes))
+        apart = [u for u, x in enumerate(problem.units) if x.shape.disaggregated]
+        apart = self.rng.choices(apart) if apart and self.chance(0.8) else []
+        apart += [u for u in units if problem.units[u].shape.disaggregated]
+        if apart or problem.rules.equal_shape_per_stage:
+            units = [(apart or units)[0]] * stages
+        chosen = [problem.units[u] for u in units]
+        crossings = tuple(
+            a.gpu_class != b.gpu_class
+            or max(a.islands, b.islands) > 1
+            or self.chance(0.3)
+            for a, b in pairwise(chosen)
+        )
         parts = zip(units, edges[:-1], edges[1:], strict=True)
         choice = Design(point, tuple(StageChoice(*part) for part in parts), crossings)
         return Sample(choice, problem.figures(choice))
@@ -340,6 +378,8 @@ class _Draw:
 
     def _fix(self, document: Doc, samples: list[Sample]) -> None:
         fix: Doc = {}
+        if self.apart and self.chance(0.1):
+            fix["ping_pong"] = self.rng.choice((2, 3))
         if self.chance(0.06):
             fix["dp"] = self.rng.randint(1, 3)
         if self.chance(0.06):
@@ -362,7 +402,10 @@ class _Draw:
             self.rng.sample(samples, min(3, len(samples))),
             key=lambda s: len(s.design.stages),
         )
-        used = list(zip(wanted.design.stages, wanted.figures.memory_bytes, strict=True))
+        figures = wanted.figures
+        apart = figures.expert_memory_bytes or (0,) * len(figures.memory_bytes)
+        fullest = map(max, figures.memory_bytes, apart)
+        used = list(zip(wanted.design.stages, fullest, strict=True))
         for index, gpu_class in enumerate(problem.classes):
             needs = [m for s, m in used if problem.units[s.unit].gpu_class == index]
             need = max(needs or [m for _, m in used])
@@ -387,9 +430,12 @@ class _Draw:
         document.setdefault("slo", []).append(target)
 
     def _rate(self, document: Doc, problem: Problem, samples: list[Sample]) -> None:
+        most = 1 if self.apart else 3
         wanted = sum(
             s.figures.rate_mtok_per_s
-            for s in self.rng.sample(samples, min(len(samples), self.rng.randint(1, 3)))
+            for s in self.rng.sample(
+                samples, min(len(samples), self.rng.randint(1, most))
+            )
         )
         wanted = int(wanted * self.rng.choice((0.5, 0.9, 1, 1, 1)))
         rate = max(wanted, 1) / 1000 / float(problem.output_mean)

@@ -11,7 +11,7 @@ import pytest
 import shardwright as sw
 
 ROOT = Path(__file__).resolve().parents[1]
-SEED = ROOT / "instances/seeds/llama3-70b-8xh100.yaml"
+SEED = ROOT / "instances/seeds/llama3-70b-8xh100-means.yaml"
 
 
 def test_load_solve_table_check() -> None:

@@ -23,6 +23,7 @@ ROOMS = (
     "plan",
     "check",
     "outcome",
+    "alternatives",
     "solve",
     "simulate",
     "audit",

@@ -10,6 +10,7 @@ import copy
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 from shardwright.check import check
@@ -17,6 +18,7 @@ from shardwright.schema.instance import Instance
 from shardwright.schema.plan import Plan
 
 Changes = Mapping[str, Any]
+PARTS = ("weights", "kv_cache", "activations", "communication", "framework")
 
 CALIBRATION: dict[str, Any] = {
     "name": "round numbers",
@@ -135,7 +137,9 @@ class Sketch:
     """A replica in short: (first layer, end, type, node, GPUs) of each stage.
 
     Several nodes are named with blanks between: each gives the same GPUs. ``shape``
-    is of every stage; without it a stage is tensor-parallel over its GPUs.
+    is of every stage; without it a stage is tensor-parallel over its GPUs. Sketches in
+    a row with the same ``role`` share a pool. ``unit``: expert GPUs and parts
+    of every stage, for experts on GPUs of their own.
     """
 
     stages: Sequence[tuple[int, int, str, str, Sequence[int]]]
@@ -144,6 +148,8 @@ class Sketch:
     chunk: int = 512
     shape: Mapping[str, int] | None = None
     slots: int = 0
+    role: str = "mixed"
+    unit: tuple[int, int] | None = None
 
 
 TWO_STAGES = Sketch([(0, 4, "big", "a-0", (0, 1)), (4, 8, "big", "a-0", (2, 3))])
@@ -154,18 +160,20 @@ def plan_for(
     subject: Instance, *sketches: Sketch, maps: Sequence[Changes] | None = None
 ) -> Plan:
     """A plan whose claims are all right, with these expert maps."""
-    draft = _plan(subject, [_draft(sketch) for sketch in sketches], maps)
+    draft = _plan(subject, sketches, maps)
     figures = check(subject, draft).figures
     document = draft.model_dump(mode="json")
-    for replica, own in zip(
-        document["pools"][0]["replicas"], figures.replicas, strict=True
-    ):
+    for replica, own in zip(_replicas(document), figures.replicas, strict=True):
         point = replica["operating_point"]
+        point["sequences"] = own.point.sequences
         point["micro_batch_sequences"] = own.point.micro_batch_sequences
         point["prompt_tokens"] = own.point.prompt_tokens
         point["chunk_count"] = own.point.chunk_count
         for stage, own_stage in zip(replica["stages"], own.stages, strict=True):
             stage["memory_bytes"] = own_stage.memory.model_dump()
+            if own_stage.expert_memory is not None:
+                held = own_stage.expert_memory.model_dump()
+                stage["expert_unit"]["memory_bytes"] = held
             stage["decode_time_ns"] = own_stage.decode.total_ns
             stage["prefill_time_ns"] = own_stage.prefill.total_ns
     return restated(subject, Plan.model_validate_json(json.dumps(document)))
@@ -175,9 +183,7 @@ def restated(subject: Instance, plan: Plan) -> Plan:
     """The plan with the latency that its claimed stage times lead to."""
     document = plan.model_dump(mode="json")
     figures = check(subject, zeroed(plan)).figures
-    for replica, own in zip(
-        document["pools"][0]["replicas"], figures.replicas, strict=True
-    ):
+    for replica, own in zip(_replicas(document), figures.replicas, strict=True):
         replica["latency"] = {
             "tpot_ns": own.stated.tpot_ns,
             "ttft_ns": own.stated.ttft_ns,
@@ -190,17 +196,27 @@ def restated(subject: Instance, plan: Plan) -> Plan:
 def zeroed(plan: Plan) -> Plan:
     """The plan without claims of latency, so that none of them is taken up."""
     zeros = {"tpot_ns": 0, "ttft_ns": 0, "prefill_ns": 0, "rate_mtok_per_s": 0}
-    replicas = range(len(plan.replicas()))
-    return spoiled(plan, {f"pools.0.replicas.{r}.latency": zeros for r in replicas})
+    document = plan.model_dump(mode="json")
+    for replica in _replicas(document):
+        replica["latency"] = zeros
+    return Plan.model_validate_json(json.dumps(document))
+
+
+def _replicas(document: Any) -> list[Any]:
+    return [replica for pool in document["pools"] for replica in pool["replicas"]]
 
 
 def _plan(
-    subject: Instance, replicas: list[dict[str, Any]], maps: Sequence[Changes] | None
+    subject: Instance, sketches: Sequence[Sketch], maps: Sequence[Changes] | None
 ) -> Plan:
+    pools = groupby(sketches, lambda sketch: sketch.role)
     document = {
         "instance_name": subject.name,
         "instance_sha256": "",
-        "pools": [{"replicas": replicas}],
+        "pools": [
+            {"role": role, "replicas": [_draft(sketch) for sketch in group]}
+            for role, group in pools
+        ],
         "expert_map": maps,
     }
     return Plan.model_validate_json(json.dumps(document))
@@ -218,13 +234,14 @@ def _draft(sketch: Sketch) -> dict[str, Any]:
         rank += len(ranks)
         stage = _draft_stage([start, end], gpu_type, ranks)
         shape = sketch.shape or stage["shape"]
+        stage["expert_unit"] = _draft_unit(sketch.unit)
         stages.append({**stage, "shape": {**shape}, "expert_slots": sketch.slots})
     return {
         "operating_point": {
             "sequences": sketch.sequences,
             "micro_batches": sketch.micro_batches,
-            "micro_batch_sequences": 1,
-            "prefill_chunk_tokens": sketch.chunk,
+            "micro_batch_sequences": int(sketch.role != "prefill"),
+            "prefill_chunk_tokens": 0 if sketch.role == "decode" else sketch.chunk,
             "prompt_tokens": 0,
             "chunk_count": 1,
         },
@@ -238,16 +255,22 @@ def _draft(sketch: Sketch) -> dict[str, Any]:
     }
 
 
+def _draft_unit(unit: tuple[int, int] | None) -> dict[str, Any] | None:
+    if unit is None:
+        return None
+    gpus, parts = unit
+    return {"gpus": gpus, "ping_pong": parts, "memory_bytes": dict.fromkeys(PARTS, 0)}
+
+
 def _draft_stage(
     layers: list[int], gpu_type: str, ranks: list[dict[str, Any]]
 ) -> dict[str, Any]:
-    parts = ("weights", "kv_cache", "activations", "communication", "framework")
     return {
         "layers": layers,
         "shape": {"tp": len(ranks), "moe_tp": len(ranks)},
         "gpu_type": gpu_type,
         "gpus": ranks,
-        "memory_bytes": dict.fromkeys(parts, 0),
+        "memory_bytes": dict.fromkeys(PARTS, 0),
         "decode_time_ns": 0,
         "prefill_time_ns": 0,
     }

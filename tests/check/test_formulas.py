@@ -232,10 +232,10 @@ def test_pipeline_alone_has_one_communicator() -> None:
 
 
 def test_single_stage_time() -> None:
-    # m = 4, c = 20, n = 24, tp 1; ns for one layer:
-    #   linear max(2·336·24/5e14, 672/1e12) = 0.672 (memory binds)
+    # m = 4, c = 20, x̂ = 1000: one of 50 iterations has n = 1004, the others 4. ns:
+    #   linear 672/1e12 = 0.672 (memory binds), or 2·336·1004/5e14 = 1.349…
     #   decode att. 4·1100·2·2·2·2/5e11 = 140.8
-    #   prefill att. 4·20·500·8/2e14 = 1.6; overhead 2,000 -> ⌈2143.072⌉
+    #   prefill att. 4·20·500·8/2e14 = 1.6 in the mean; overhead 2,000 -> ⌈2143.08…⌉
     # Constant: 50,000 + 4,000; embedding 0.384 and head 2.048 -> 54,003
     stage = stage_of({})
     assert stage.decode.total_ns == 2 * 2144 + 54_003
@@ -357,7 +357,8 @@ def test_working_width_is_of_the_model_not_of_the_stage() -> None:
 
 
 def test_all_reduce_over_four_ranks() -> None:
-    # A link of 0.5 MB/s after efficiency makes bytes visible. n = 24, h = 8: 384 B.
+    # A link of 0.5 MB/s after efficiency makes bytes visible. n = 24 in the mean:
+    # 384 B.
     #   layer 2·(12,000 + 3/2·384/5e5 s) = 2·1,164,000 ns
     #   embedding one such all-reduce; logits 12,000 + 3/4·4.02·128·2/5e5 s,
     #   r = 4 + 20/1000: 771.84 B -> 1,543,680 ns

@@ -95,18 +95,20 @@ def test_other_memory(llama: Report) -> None:
 
 
 def test_decode_times(llama: Report) -> None:
-    # n = 8 + 40 = 48; ns:
-    #   linear      max(2·P·48/5e14 = 82,141.2…, 855,638,016/1e12) = 855,638.016
-    #   decode att. 8·1100·2·4·128·2/5e11                          =  36,044.8
-    #   prefill att. 4·40·500·32·128/2e14                          =   1,638.4
-    #   2 all-reduces of 786,432 B: 2·(10,000 + 786,432/5e10)      =  51,457.28
-    #   overhead                                                   =   2,000
-    #   layer ⌈946,778.496⌉ = 946,779;  20 layers = 18,935,580
-    # Stage constant 50,000 + 8·1,000 = 58,000; the first adds 786.432 + 25,728.64
-    # -> ⌈84,515.072⌉; the last, r = 8.04, adds max(16,894.8…, 1,050,673.152) and
+    # ŝ = x̂ = 1000, φ = 40/1000: one of 25 iterations has 1008 tokens, the others 8. ns:
+    #   linear       855,638,016/1e12 = 855,638.016;  2·P·1008/5e14 = 1,724,966.240256
+    #   decode att.  8·1100·2·4·128·2/5e11                          =    36,044.8
+    #   prefill att. 0;                 4·1000·500·32·128/2e14      =    40,960
+    #   2 all-reduces 2·(10,000 + 131,072/5e10) = 25,242.88;             680,602.88
+    #   overhead                                                    =     2,000
+    #   918,925.696 and 2,484,573.920256: ⌈918,925.696 + 1,565,648.224256/25⌉ = 981,552
+    #   20 layers = 19,631,040; collectives ⌈51,457.28⌉ of each
+    # Stage constant 50,000 + 8·1,000 = 58,000. The rest is linear in tokens, n = 48 in
+    # the mean: the first stage adds 786.432 + 25,728.64 -> ⌈84,515.072⌉; the last, 8.04
+    # rows, adds max(16,894.8…, 1,050,673.152) (18,912.9… for 9 rows) and
     # 10,000 + ½·8.04·128,256·2/5e10 = 30,623.5648 -> ⌈1,139,296.7168⌉.
     stages = llama.figures.replicas[0].stages
-    layers = 20 * 946_779
+    layers = 20 * 981_552
     assert [s.decode.total_ns for s in stages] == [
         layers + 84_516,
         layers + 58_000,
@@ -142,8 +144,8 @@ def test_prefill_times(llama: Report) -> None:
 
 def test_law(llama: Report) -> None:
     # η: 5,000 + 2·48·8192·2/5e10 = 36,457.28; θ: 5,000 + 2·508·8192·2/5e10 = 337,922.88
-    # T = 20,074,877; S = 77,082,133 + 3·36,458 + 15,000 = 77,206,507
-    # Θ = max(4·T, S) = 80,299,508; rate = ⌊32e12/Θ⌋ = 398,508
+    # T = 20,770,337; S = 79,863,973 + 3·36,458 + 15,000 = 79,988,347
+    # Θ = max(4·T, S) = 83,081,348; rate = ⌊32e12/Θ⌋ = 385,164
     # Π = 25,858,305 + 2·25,673,520 + 26,755,997 + 3·337,923 + 1·26,755,997
     # TTFT = ⌈Θ/8⌉ + Π; e2e = TTFT + 199·Θ
     replica = llama.figures.replicas[0]
@@ -151,13 +153,13 @@ def test_law(llama: Report) -> None:
     assert replica.hops.prefill_ns == (337_923,) * 3
     assert replica.hops.return_ns == 15_000
     assert replica.law == replica.stated
-    assert replica.law.slowest_ns == 20_074_877
-    assert replica.law.pass_ns == 77_206_507
-    assert replica.law.tpot_ns == 80_299_508
-    assert replica.law.rate_mtok_per_s == 398_508
+    assert replica.law.slowest_ns == 20_770_337
+    assert replica.law.pass_ns == 79_988_347
+    assert replica.law.tpot_ns == 83_081_348
+    assert replica.law.rate_mtok_per_s == 385_164
     assert replica.law.prefill_ns == 131_731_108
-    assert replica.law.ttft_ns == 10_037_439 + 131_731_108
-    assert replica.law.e2e_ns == 141_768_547 + 199 * 80_299_508
+    assert replica.law.ttft_ns == 10_385_169 + 131_731_108
+    assert replica.law.e2e_ns == 142_116_277 + 199 * 83_081_348
 
 
 def test_shares(llama: Report) -> None:
@@ -165,20 +167,20 @@ def test_shares(llama: Report) -> None:
     # Equal tp: imbalance = 4·max/Σ − 1; bubble = 1 − 4·Σ τ·2/(8·Θ).
     replica = llama.figures.replicas[0]
     assert replica.communication_ns() == 4_116_640 + 56_353 + 124_374
-    assert replica.communication_share() == Fraction(4_297_367, 77_206_507)
-    assert replica.compute_imbalance() == Fraction(4 * 20_074_877, 77_082_133) - 1
-    assert replica.bubble() == 1 - Fraction(77_082_133, 80_299_508)
+    assert replica.communication_share() == Fraction(4_297_367, 79_988_347)
+    assert replica.compute_imbalance() == Fraction(4 * 20_770_337, 79_863_973) - 1
+    assert replica.bubble() == 1 - Fraction(79_863_973, 83_081_348)
     assert replica.flush_bubble() == Fraction(3, 7)
     total = [s.memory.total() for s in replica.stages]
     assert replica.memory_imbalance() == Fraction(4 * max(total), sum(total)) - 1
 
 
 def test_fleet_totals(llama: Report) -> None:
-    # 8 GPUs at 2.5 USD; 398.508 tokens/s over 200 tokens a request.
+    # 8 GPUs at 2.5 USD; 385.164 tokens/s over 200 tokens a request.
     figures = llama.figures
     assert (figures.gpus_used, figures.gpus_available) == (8, 16)
     assert figures.cost_micro_usd_per_hour == 20_000_000
-    assert figures.requests_per_s() == Fraction(398_508, 200_000)
+    assert figures.requests_per_s() == Fraction(385_164, 200_000)
 
 
 def test_hop_between_islands() -> None:

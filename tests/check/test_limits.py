@@ -60,7 +60,7 @@ def limit_case(name: str) -> tuple[dict[str, Any], dict[str, Any]]:
     return {name: good}, {name: bad}
 
 
-def _target(metric: str, limit_ns: int) -> dict[str, Any]:
+def _target(metric: str, limit_ns: float) -> dict[str, Any]:
     return {"slo": [{"metric": metric, "limit_ms": limit_ns / 1e6}]}
 
 
@@ -169,14 +169,25 @@ def test_no_communication_needs_no_allowance() -> None:
     assert report.slack("communication_share") == pytest.approx(1e-6)
 
 
-def test_percentiles_are_marked() -> None:
-    slo = [
-        {"metric": "ttft", "limit_ms": 1e6},
-        {"metric": "ttft", "limit_ms": 2e6, "percentile": 99},
-    ]
-    rows = [row for row in check(instance({"slo": slo}), PLAN).rows if row.unit == "ns"]
-    notes = [row.note for row in rows if row.rule == "ttft_limit"]
-    assert notes == ["", "mean, percentile not modelled"] * 2
+@pytest.mark.parametrize("metric", ["tpot", "itl", "ttft", "prefill", "e2e"])
+def test_latency_margin(metric: str) -> None:
+    # predicted·1.25 <= limit, for the time of a token alone
+    times = [getattr(r.law, FIELDS[metric]) for r in FIGURES.replicas]
+    factor = 1.25 if metric in ("tpot", "itl") else 1.0
+    limit = max(times) * factor
+    margin = {"limits.latency_margin": 0.25}
+    assert broken(instance({**margin, **_target(metric, limit)}), PLAN) == set()
+    less = instance({**margin, **_target(metric, limit - 0.5)})
+    assert broken(less, PLAN) == {f"{metric}_limit"}
+
+
+FIELDS = {
+    "tpot": "tpot_ns",
+    "itl": "tpot_ns",
+    "ttft": "ttft_ns",
+    "prefill": "prefill_ns",
+    "e2e": "e2e_ns",
+}
 
 
 def test_cost_without_a_price() -> None:
@@ -257,6 +268,16 @@ def test_grid(name: str, good: list[int], bad: list[int]) -> None:
     plan = plan_for(SUBJECT, TWO_STAGES)
     assert broken(instance({f"grid.{name}": good}), plan) == set()
     assert broken(instance({f"grid.{name}": bad}), plan) == {"grid"}
+
+
+def test_grid_of_micro_batches_holds_beside_the_engines_rule() -> None:
+    # two stages need two micro-batches, which the grid does not have; one has both
+    changes = {"engine.name": "vllm", "grid.micro_batches": [1, 4]}
+    subject = instance(changes)
+    assert broken(subject, plan_for(subject, TWO_STAGES)) == {"grid"}
+    four = Sketch(TWO_STAGES.stages, micro_batches=4)
+    assert broken(subject, plan_for(subject, four)) == {"micro_batches_equal_stages"}
+    assert broken(subject, plan_for(subject, ONE_STAGE)) == set()
 
 
 def test_all_violations_are_listed() -> None:

@@ -22,6 +22,11 @@ from shardwright.schema.model import MoeFfn
 
 FOUR = sketch_of(ONE_ISLAND, 3)
 EIGHT = sketch_of(TWO_ISLANDS, 2, "a-0 a-1")
+# test_decode_time works these out: ns of a layer and of the stage constant, and the
+# collectives of the latter.
+LAYER = 907_223_200
+CONSTANT = 10_488_080
+EDGES = 778_000 + 1_039_120
 FAST = {"cluster.gpu_types.big": {**SLOW, "dense_tflops": {"bf16": 1000}}}
 
 
@@ -115,19 +120,21 @@ def test_other_memory() -> None:
 
 
 def test_decode_time() -> None:
-    # m = 8, c = 40, n = 48; a rank has 4 sequences and 20 prompt tokens, n_r = 24. µs:
-    #   matrices     2·248·24/5e5 (reads 496/1e6 are less)            =  23,808
+    # m = 8, c = 40, ŝ = 1000, x̂ = 2·1000, φ = 1/50. Of 50 iterations one has a prompt
+    # on each of two ranks with 4 sequences: n_r = 1004, n = 2008; the others 4 and 8.
+    # Arithmetic binds throughout, so all is linear: n_r = 24, n = 48 in the mean. µs:
+    #   matrices     2·248·24/5e5 (reads 496/1e6 are less than 4's)   =  23,808
     #   decode att.  4·1100·4·2/5e5                                   =  70,400
-    #   prefill att. 2·20·500·2·4/2e5                                 = 800,000
+    #   prefill att. 2·1000·500·2·4/2e5/50                            = 800,000
     #   experts      2·96·(48·2/4)·β/5e5, β = 3·4/10                  =  11,059.2
-    #   all-reduce   10 + 384/5e5 over 2                              =     778
+    #   all-reduce   10 + 24·16/5e5 over 2                            =     778
     #   exchange     2·(12 + (48/4)·16·2·(3/4)/5e5)                   =   1,176
     #   overhead                                                      =       2
-    # Constant: 50 + 4; embedding 384/1e6 and all-reduce 778; head of r = 4.02 rows
+    # Constant: 50 + 4; embedding 384/1e6 and all-reduce 778; head of 4.02 rows
     # 2·8·64·4.02/5e5 = 8,232.96; gather 10 + ½·4.02·256/5e5 = 1,039.12
     decode = stage_of(mixture(), FOUR).decode
-    assert decode.total_ns == 2 * 907_223_200 + 10_488_080
-    assert decode.communication_ns == 2 * 1_954_000 + 778_000 + 1_039_120
+    assert decode.total_ns == 2 * LAYER + CONSTANT
+    assert decode.communication_ns == 2 * 1_954_000 + EDGES
 
 
 def test_prefill_time() -> None:
@@ -141,16 +148,18 @@ def test_prefill_time() -> None:
 
 
 def test_slots_read_are_those_the_batch_wakes() -> None:
-    # m = 2, c = ⌈2·100/200⌉ = 1, n = 3, fast arithmetic. Three slots of 192 B, awake
-    # 1 − (4/5)³ = 61/125: 281.088 µs. Matrices 496 µs; decode att. one sequence,
-    # 200·8/5e5 = 3,200 µs; n_r = 2: all-reduce 10 + 32/5e5 = 74, exchange
-    # 2·(12 + (3/4)·24/5e5) = 96, overhead 2. Prefill and FLOPs are below 1 ns.
+    # m = 2, c = ⌈2·100/200⌉ = 1, x̂ = 2·100, fast arithmetic: one of 200 iterations has
+    # n = 202 and n_r = 101, the others 2 and 1. Three slots of 192 B, awake
+    # 1 − (4/5)² = 9/25, or all: 207.36 + (576 − 207.36)/200 = 209.2032 µs. Matrices
+    # 496; decode att. one sequence, 200·8/5e5 = 3,200; n_r = 1.5 in the mean:
+    # all-reduce 10 + 24/5e5 = 58; n = 3: exchange 2·(12 + (3/4)·24/5e5) = 96;
+    # overhead 2. Prefill and FLOPs are below 1 ns.
     subject = mixture({**FAST, "workload.input_tokens": {"constant": 100}})
     sketch = sketch_of(ONE_ISLAND, 3)
     short = type(sketch)(sketch.stages, 2, 1, 100, shape=ONE_ISLAND, slots=3)
-    layer = 281_088 + 496_000 + 3_200_000 + 74_000 + 96_000 + 2_000
-    # constant 50 + 1 + 32 + 74; head 1024; gather 10 + ½·(1 + 1/100)·256/5e5 = 258.56
-    constant = 51_000 + 32_000 + 74_000 + 1_024_000 + 10_000 + 258_560
+    layer = 209_203 + 496_000 + 3_200_000 + 58_000 + 96_000 + 2_000
+    # constant 50 + 1 + 24 + 58; head 1024; gather 10 + ½·(1 + 1/200)·256/5e5 = 257.28
+    constant = 51_000 + 24_000 + 58_000 + 1_024_000 + 10_000 + 257_280
     total = stage_of(subject, short).decode.total_ns
     assert total == 2 * (layer + 1) + constant
 
@@ -159,12 +168,9 @@ def test_moe_dp_halves_the_tokens_of_a_copy() -> None:
     # ep 2, moe_dp 2: N = 24 tokens, 5 slots, β = 1: 2·96·(24·2/2)/5e5 = 9,216 µs
     # exchange 2·(10 + 12·16·2·½/5e5) = 788
     shape = {"tp": 2, "attn_dp": 2, "moe_tp": 1, "ep": 2, "moe_dp": 2}
-    layer = 907_223_200 - 11_059_200 + 9_216_000 - 1_176_000 + 788_000
+    layer = LAYER - 11_059_200 + 9_216_000 - 1_176_000 + 788_000
     stage = stage_of(mixture(), sketch_of(shape, 5))
-    assert stage.decode.total_ns == 2 * layer + 10_488_080
-
-
-EDGES = 778_000 + 1_039_120
+    assert stage.decode.total_ns == 2 * layer + CONSTANT
 
 
 @pytest.mark.parametrize(
@@ -191,7 +197,7 @@ def test_communication(
 @pytest.mark.parametrize(
     ("changes", "dispatch"),
     [
-        # G = 8, rank: n_r = 2 + 10. Links 12 + 15 + 6·16·2·(7/8)/5e5 = 336; the network
+        # G = 8, n = 48 in the mean. Links 12 + 15 + 6·16·2·(7/8)/5e5 = 336; the network
         # would take 6·16·ζ/2.5e5 = 288, ζ = min(2, 2·(1 − ¼))·½ = ¾
         ({}, 27 + 336),
         # dispatch starts up inside an island: over 4 ranks, not 8
@@ -220,15 +226,16 @@ def test_communication(
     ],
 )
 def test_exchange_between_islands(changes: Changes, dispatch: int) -> None:
-    # attention: 10 + 12·16/5e5 = 394; edges 394 + 10 + ½·2.01·256/5e5 = 514.56
+    # n_r = 2 + 1000/100 in the mean: attention 10 + 12·16/5e5 = 394; edges 394 and
+    # 10 + ½·2.01·256/5e5 = 514.56
     stage = stage_of(mixture(changes), EIGHT)
     layer = 394 + 2 * dispatch
     assert stage.decode.communication_ns == 2 * layer * 1000 + 394_000 + 524_560
 
 
 def test_dense_layers_of_a_mixture_have_the_shape_too() -> None:
-    # The second layer is a dense FFN of width 6 alone: 3·8·3 = 72 matrices on n_r = 24,
-    # and one all-reduce.
+    # The second layer is a dense FFN of width 6 alone: 3·8·3 = 72 matrices on n_r = 24
+    # in the mean, and one all-reduce.
     kind: dict[str, Any] = mixture().model.layer_kinds[0].model_dump(mode="json")
     ffn = {"intermediate": 6}
     plain = {"name": "plain", "attention": None, "ffn": ffn, "norm_width": 0}
@@ -238,7 +245,7 @@ def test_dense_layers_of_a_mixture_have_the_shape_too() -> None:
     }
     decode = stage_of(mixture(changes), FOUR).decode
     # 2·72·24/5e5 = 6,912 µs, all-reduce 778, overhead 2
-    assert decode.total_ns == 907_223_200 + 7_692_000 + 10_488_080
+    assert decode.total_ns == LAYER + 7_692_000 + CONSTANT
     assert decode.communication_ns == 1_954_000 + 778_000 + EDGES
 
 
@@ -254,8 +261,8 @@ def test_layers_with_fewer_experts_have_fewer_slots() -> None:
     stage = stage_of(mixture(changes), FOUR)
     assert stage.memory.weights == 1144 + 2 * (200 + 96 + 24) + 2 * 1024 + 16
     # 2·200·24/5e5 = 19,200 µs of matrices; β = 1: 2·96·24/5e5 = 9,216 µs of experts
-    other = 907_223_200 - 23_808_000 + 19_200_000 - 11_059_200 + 9_216_000
-    assert stage.decode.total_ns == 907_223_200 + other + 10_488_080
+    other = LAYER - 23_808_000 + 19_200_000 - 11_059_200 + 9_216_000
+    assert stage.decode.total_ns == LAYER + other + CONSTANT
 
 
 # --- parts ----------------------------------------------------------------------------

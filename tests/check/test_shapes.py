@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from tests.check.builders import Sketch, instance, plan_for, spoiled
+from tests.check.builders import ONE_STAGE, Sketch, instance, plan_for, spoiled
 from tests.check.mixtures import (
     FFN,
     ONE_ISLAND,
@@ -59,6 +59,17 @@ def test_slots_of_a_dense_model() -> None:
         "expert_slots",
         "equal_shape_per_stage",
     }
+
+
+def test_experts_that_no_layer_has() -> None:
+    # the model is dense: no slots, and no rows of rules for experts
+    kinds = [SUBJECT.model.layer_kinds[0].model_dump(mode="json")]
+    kinds.append(mixture().model.layer_kinds[0].model_dump(mode="json"))
+    kinds[1]["name"] = "unused"
+    subject = instance({"model.layer_kinds": kinds})
+    report = check(subject, plan_for(subject, ONE_STAGE))
+    report.raise_if_bad()
+    assert "ep_within_experts" not in {row.rule for row in report.rows}
 
 
 def test_ep_above_the_experts() -> None:

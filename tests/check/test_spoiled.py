@@ -43,9 +43,10 @@ def test_the_right_plan_is_accepted() -> None:
         rates
         | {name for name in RULES if name.endswith("_limit")}
         | {name for name in RULES if name.startswith("max_") or "imbalance" in name}
-        | {"communication_share"}
+        | {"communication_share", "survive", "load_claim"}
         | {"tensor_groups_inside_island", "ep_within_experts"}
         | {"experts_divisible", "engine_shape", "expert_map"}
+        | {name for name in RULES if name.startswith("disaggregated_")}
     )
     assert {row.rule for row in RIGHT.rows} | optional == set(RULES)
 
@@ -93,7 +94,7 @@ def test_the_right_plan_is_accepted() -> None:
         ({f"{LATENCY}.tpot_ns": value_at(f"{LATENCY}.tpot_ns") - 3}, {"tpot"}),
         ({f"{LATENCY}.ttft_ns": value_at(f"{LATENCY}.ttft_ns") - 1}, {"ttft"}),
         ({f"{LATENCY}.rate_mtok_per_s": value_at(f"{LATENCY}.rate_mtok_per_s") + 1},
-         {"rate"}),
+         {"rate_claim"}),
         ({f"{LATENCY}.prefill_ns": value_at(f"{LATENCY}.prefill_ns") - 2},
          {"prefill_latency"}),
     ],

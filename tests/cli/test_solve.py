@@ -249,3 +249,33 @@ def test_progress_shows_on_a_terminal_only(
     solve.act = lambda asked: None
     call("solve", "any.yaml", "--quiet")
     assert solve.asked["on_progress"] is None
+
+
+@pytest.mark.parametrize(
+    ("text", "field", "value"),
+    [("afd=4+4", "afd", (4, 4)), ("afd=5+3,ping_pong=3", "ping_pong", 3)],
+)
+def test_fix_reads_disaggregated_splits(text: str, field: str, value: object) -> None:
+    from shardwright.cli.options import parse_fix
+    from shardwright.schema.instance import Fix
+
+    assert getattr(parse_fix(text, Fix()), field) == value
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("afd=4", "attention and expert GPUs of a stage, as 4+4"),
+        ("afd=4+0", "a whole number from 1"),
+        ("afd=2+2+4", "attention and expert GPUs of a stage, as 4+4"),
+        ("ping_pong=1", "a whole number from 2"),
+    ],
+)
+def test_fix_refuses_splits_that_are_none(text: str, words: str) -> None:
+    from shardwright.cli.options import parse_fix
+    from shardwright.schema.errors import InvalidInstance
+    from shardwright.schema.instance import Fix
+
+    with pytest.raises(InvalidInstance, match="--fix") as refused:
+        parse_fix(text, Fix())
+    assert words in str(refused.value)

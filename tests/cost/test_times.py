@@ -13,6 +13,7 @@ from shardwright.cost.lengths import RequestMix
 from shardwright.cost.memory import FIRST, LAST, MIDDLE, ONLY
 from shardwright.cost.rank import RankLayer
 from shardwright.cost.shape import StageShape
+from shardwright.cost.terms import joined
 from shardwright.cost.times import Load, StageClock, hop_ns
 from shardwright.ingest import gpu, model
 from shardwright.schema.workload import Precision, Workload
@@ -30,9 +31,22 @@ def clock(name: str, tp: int, spec: Any = LLAMA) -> StageClock:
     return StageClock(spec, BF16, MIX, gpu(name), StageShape.dense(tp))
 
 
+H100 = gpu("H100-SXM")
+SET = H100.calibration
+VLLM = SET.engine("generic")
+HBM = 3350e9 * SET.hbm_efficiency
+
+
 def load(m: Any, x: Any) -> Load:
-    """One attention rank has all tokens."""
-    return Load.balanced(m, x, 1)
+    """One attention rank has all tokens, in every iteration."""
+    return Load.lone_chunk(m, x, 1)
+
+
+def test_an_engine_that_is_not_listed_is_vllm() -> None:
+    assert SET.engine("generic") == SET.engine("vllm") != SET.engine("sglang")
+    plain = SET.model_copy(update={"engines": {}})
+    assert plain.engine("vllm").layer_overhead_us == SET.layer_overhead_us
+    assert plain.engine("vllm").compute_factor == 1
 
 
 def rank(tp: int, spec: Any = LLAMA, kind: int = 0) -> RankLayer:
@@ -49,37 +63,85 @@ def layer_ns(name: str, tp: int, m: float, x: float) -> tuple[int, int]:
     return int(total[0]), int(comm[0])
 
 
+def hidden_s(tokens: int) -> float:
+    return SET.hidden_accesses * tokens * 8192 * 2 / HBM
+
+
+def overhead_s() -> float:
+    return SET.overhead_factor * VLLM.layer_overhead_us * 1e-6
+
+
+def linear_s(tokens: int) -> float:
+    """One layer of Llama-3-70B on one H100: computed and read."""
+    rate = 989e12 * SET.matmul_efficiency["bf16"] * VLLM.compute_factor
+    computed = 2 * 855_638_016 * tokens / rate
+    return float(joined(computed, 855_638_016 * 2 / HBM, SET.roofline_exponent))
+
+
+def test_joined_times_lie_between_the_larger_and_the_sum() -> None:
+    a, b = array(0, 1, 2, 5), array(0, 3, 2, 0)
+    assert (joined(a, b, 0.0) == np.maximum(a, b)).all()
+    assert joined(a, b, 1.0) == pytest.approx(a + b)
+    half = joined(a, b, 2.0)
+    assert half == pytest.approx(np.hypot(a, b))
+    assert (joined(a, b, 40.0) <= half).all()
+
+
 def test_a_decode_layer_reads_weights_and_cache() -> None:
     """One H100, m = 8: weights, 8 x 1152 tokens of 4096 bytes, and the overhead."""
-    weights = 855_638_016 * 2 / (3350e9 * 0.85)
-    cache = 8 * 1152 * 4096 / (3350e9 * 0.89)
+    cache = 8 * 1152 * 4096 / (3350e9 * SET.kv_read_efficiency)
+    seconds = linear_s(8) + hidden_s(8) + cache + overhead_s()
     total, comm = layer_ns("H100-SXM", 1, 8, 0)
-    assert total == int(np.ceil((weights + cache + 14e-6) * 1e9))
+    assert total == pytest.approx(np.ceil(seconds * 1e9), abs=1)
     assert comm == 0
 
 
 def test_a_prefill_layer_computes() -> None:
     """2048 tokens on one H100: 2 P n FLOP, attention over 512 positions each."""
-    linear = 2 * 855_638_016 * 2048 / (989e12 * 0.51)
-    attention = 4 * 2048 * 512 * 64 * 128 / (989e12 * 0.58)
+    rate = 989e12 * SET.attention_efficiency * VLLM.compute_factor
+    positions = 512 + SET.attention_ramp_tokens
+    attention = 4 * 2048 * positions * 64 * 128 / rate
+    seconds = linear_s(2048) + hidden_s(2048) + attention + overhead_s()
     total, _ = layer_ns("H100-SXM", 1, 0, 2048)
-    assert total == int(np.ceil((linear + attention + 14e-6) * 1e9))
+    assert total == pytest.approx(np.ceil(seconds * 1e9), abs=1)
 
 
 def test_two_all_reduces_per_layer() -> None:
-    """64 tokens of 16 KiB over four ranks: 18 us and 1.5 of the message each."""
-    seconds = 18e-6 + 1.5 * 64 * 16_384 / (450e9 * 0.52)
+    """64 tokens of 16 KiB over four ranks: a start-up and 1.5 of the message each."""
+    start = SET.allreduce_latency_us[4] * 1e-6
+    seconds = start + 1.5 * 64 * 16_384 / (450e9 * SET.link_efficiency)
     _, comm = layer_ns("H100-SXM", 4, 64, 0)
     assert comm == int(np.ceil(2 * seconds * 1e9))
 
 
+def test_prompts_of_a_balanced_iteration_come_in_chunks() -> None:
+    """A quarter of the iterations carry a chunk of 1024, the others none."""
+    subject = clock("H100-SXM", 1)
+    mixed = Load.balanced(array(8), array(256), array(1024), 1)
+    total = subject.layer(rank(1), mixed)[0][0]
+    full, rest = layer_ns("H100-SXM", 1, 8, 1024)[0], layer_ns("H100-SXM", 1, 8, 0)[0]
+    assert total == pytest.approx(0.25 * full + 0.75 * rest, abs=2)
+    every = Load.balanced(array(8), array(3000), array(1024), 1)
+    assert subject.layer(rank(1), every)[0][0] == layer_ns("H100-SXM", 1, 8, 3000)[0]
+
+
+def test_chunks_of_several_prompts_lie_on_several_ranks() -> None:
+    few = Load.balanced(array(2), array(1000), array(1024), 4)
+    each = Load.balanced(array(8), array(1024), array(1024), 4)
+    many = Load.balanced(array(8), array(8192), array(1024), 4)
+    assert [x.prompts[0] for x in (few, each, many)] == [1024, 1024, 2048]
+    assert [x.tokens[0] for x in (few, each, many)] == [2 + 2048, 8 + 4096, 8 + 8192]
+    assert each.share is not None and each.share[0] == 0.25
+
+
 def test_start_up_of_sizes_that_are_not_listed() -> None:
-    """Three ranks take the entry of four, sixteen the largest there is."""
+    """Three ranks take the entry of four, 256 the largest there is."""
     listed = {
-        tp: float(clock("H100-SXM", tp).links.all_reduce(array(0), tp)[0])
-        for tp in (3, 4, 16)
+        tp: float(clock("H100-SXM", tp).links.all_reduce(array(0), tp)[0]) * 1e6
+        for tp in (3, 4, 256)
     }
-    assert listed == pytest.approx({3: 18e-6, 4: 18e-6, 16: 25e-6})
+    table = SET.allreduce_latency_us
+    assert listed == pytest.approx({3: table[4], 4: table[4], 256: table[128]})
     assert clock("H100-SXM", 1).links.all_reduce(array(10**9), 1)[0] == 0
 
 
@@ -88,7 +150,7 @@ def test_a_hop_carries_hidden_state_and_residual() -> None:
     inside = hop_ns(LLAMA, BF16, h100, h100, True)(array(100))[0]
     across = hop_ns(LLAMA, BF16, h100, h100, False)(array(100))[0]
     payload = 100 * 2 * 8192 * 2
-    assert inside == np.ceil((10e-6 + payload / (450e9 * 0.52)) * 1e9)
+    assert inside == np.ceil((10e-6 + payload / (450e9 * SET.link_efficiency)) * 1e9)
     assert across == np.ceil((20e-6 + payload / (50e9 * 0.8)) * 1e9)
 
 
@@ -143,7 +205,8 @@ def test_ends_of_a_pipeline_do_more() -> None:
         int(subject.stage_constant(r, load(array(8), array(32)))[0][0])
         for r in range(4)
     ]
-    assert one[MIDDLE] == 420_000 + 8 * 8000
+    own_us = VLLM.step_overhead_us + 8 * VLLM.sequence_overhead_us
+    assert one[MIDDLE] == pytest.approx(own_us * 1000, abs=1)
     assert one[MIDDLE] < one[FIRST] < one[ONLY]
     assert one[MIDDLE] < one[LAST] < one[ONLY]
     extra = one[FIRST] + one[LAST] - one[MIDDLE] - one[ONLY]

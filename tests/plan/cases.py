@@ -144,10 +144,9 @@ def instance(**changes: Any) -> Instance:
             "max_context_tokens": 8192,
         },
         "slo": [
-            {"metric": "ttft", "percentile": 99, "limit_ms": 1500},
-            {"metric": "prefill", "percentile": 50, "limit_ms": 500},
-            {"metric": "tpot", "percentile": 50, "limit_ms": 50},
-            {"metric": "tpot", "percentile": 99, "limit_ms": 100},
+            {"metric": "ttft", "limit_ms": 1500},
+            {"metric": "prefill", "limit_ms": 500},
+            {"metric": "tpot", "limit_ms": 50},
         ],
         "limits": {"memory_fraction": 0.85, "memory_imbalance": "5%"},
     }

@@ -29,7 +29,7 @@ STRUCTURE_AND_CLAIMS = {
     "tpot",
     "prefill_latency",
     "ttft",
-    "rate",
+    "rate_claim",
 }
 
 

@@ -28,7 +28,7 @@ Change = Callable[[Doc], Doc | None]
 
 SEEDS = range(1000, 1044)
 REAL = (
-    "seeds/llama3-70b-8xh100",
+    "seeds/llama3-70b-8xh100-means",
     "production/llama3-70b-6of8xh100",
     "production/gemma3-27b-4xl40s",
     "production/llama3-70b-1xh100",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -59,7 +60,10 @@ def by_hand(goals: tuple[str, ...], **bounds: object) -> Problem:
         classes=(GpuClass("g", 4, 100, 1_000_000),),
         islands=(Island(0, "a", (0, 1)), Island(0, "b", (0, 1))),
         units=(Unit(0, StageShape.dense(1)), Unit(0, StageShape.dense(2))),
-        points=(Point(4, 1, 4, 4, 8, 1, 8), Point(4, 2, 2, 2, 8, 1, 8)),
+        points=(
+            Point(4, 1, 4, 4, 8, 1, 8, Fraction(4)),
+            Point(4, 2, 2, 2, 8, 1, 8, Fraction(4)),
+        ),
         tables=tables,
         bounds=replace(Bounds(), **bounds),
         rules=Rules(False, False),
@@ -134,10 +138,21 @@ def test_neighbouring_segments_take_different_islands() -> None:
     assert yard.after(((0, 1), (0, 1)), yard.empty) == {(1, 1)}
     assert not yard.fits(((0, 2), (0, 1), (0, 1), (0, 1)))
     assert name_islands(problem, [((0, 1), (0, 1)), ((0, 1), (0, 1))]) == [
-        (0, 1),
-        (0, 1),
+        ((0,), (1,)),
+        ((0,), (1,)),
     ]
     assert name_islands(problem, [((0, 2), (0, 2)), ((0, 1),)]) is None
+
+
+def test_a_stage_over_two_islands_takes_both_at_once() -> None:
+    """(class, GPUs on each, islands); no neighbour shares an island with it."""
+    problem = by_hand(("gpus",))
+    assert name_islands(problem, [((0, 2, 2),)]) == [((0, 1),)]
+    assert name_islands(problem, [((0, 1, 2),), ((0, 1, 2),)]) == [((0, 1),)] * 2
+    assert name_islands(problem, [((0, 1, 2), (0, 1))]) is None
+    yard = Yard(problem)
+    assert yard.after(((0, 2, 2),), yard.empty) == {(0, 0)}
+    assert not yard.fits(((0, 1), (0, 1, 2)))
 
 
 def pair(*stages: StageChoice, crossings: tuple[bool, ...] = (False,)) -> Design:

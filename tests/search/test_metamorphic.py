@@ -155,10 +155,10 @@ def test_a_relaxation_never_worsens_a_real_optimum(name: str, change: Change) ->
     assert answers is None or not_worse(name, *answers)
 
 
-def test_unequal_stages_win_on_six_gpus() -> None:
+def test_unequal_stages_win_on_seven_gpus() -> None:
     """Stages of two degrees beat every plan whose stages are all of one."""
     alike, unequal = (
-        compile_problem(load(INSTANCES / f"production/llama3-70b-6of8xh100{name}.yaml"))
+        compile_problem(load(INSTANCES / f"production/llama3-70b-7of8xh100{name}.yaml"))
         for name in ("", "-generic")
     )
     best = solve_problem(unequal)

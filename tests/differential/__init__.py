@@ -1,0 +1,1 @@
+"""Differential tests: an answer against an independent one, by the hundred."""

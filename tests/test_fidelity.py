@@ -1,0 +1,133 @@
+"""The benchmarks of predictions and choices run on any table and never crash."""
+
+from __future__ import annotations
+
+import csv
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+from benchmarks.choice.__main__ import main as choice
+from benchmarks.fidelity import constants, names
+from benchmarks.fidelity.__main__ import SHIPPED
+from benchmarks.fidelity.__main__ import main as fidelity
+
+from shardwright.cost.intervals import interval, latency_margin
+from shardwright.ingest import catalogue
+from shardwright.planning.runs import Skipped
+
+
+def last_line(text: str) -> dict[str, Any]:
+    found = json.loads(text.strip().splitlines()[-1])
+    assert isinstance(found, dict)
+    return found
+
+
+def test_the_shipped_table_is_scored(capsys: pytest.CaptureFixture[str]) -> None:
+    """Bounds are far above today's figures: they catch a broken law, not drift."""
+    assert fidelity(["--json"]) == 0
+    document = last_line(capsys.readouterr().out)
+    score = document["score"]
+    assert isinstance(score, dict)
+    assert score["tpot"]["median_ape"] < 0.2
+    assert abs(score["tpot"]["bias"]) < 0.1
+    assert score["ttft"]["median_ape"] < 0.5
+    assert score["throughput"]["median_ape"] < 0.2
+    assert document["rows_used"] > 1000
+
+
+def test_choices_are_judged(capsys: pytest.CaptureFixture[str]) -> None:
+    assert choice(["--json"]) == 0
+    document = last_line(capsys.readouterr().out)
+    assert document["cases"] > 50
+    baselines = document["baselines"]
+    assert isinstance(baselines, dict)
+    trivial = [baselines[n]["value"] for n in ("max TP", "min TP that fits", "random")]
+    assert document["value"] > max(trivial)
+
+
+def test_wide_tables_fit_a_screen(capsys: pytest.CaptureFixture[str]) -> None:
+    fidelity([])
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 120  # names of groups are long
+    assert any("rows scored" in line for line in lines[-3:])
+
+
+GARBAGE = ("", "0", "-1", "nan", "inf", "1e99", "x", "1.5", "4", "8", "é;", "True")
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_spoiled_tables_never_crash(
+    seed: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """60 rows with a third of their cells replaced; some columns are missing."""
+    chance = random.Random(seed)
+    with SHIPPED.open(newline="", encoding="utf-8") as file:
+        rows = chance.sample(list(csv.DictReader(file)), 60)
+    dropped = chance.sample(list(rows[0]), 3)
+    for row in rows:
+        for column in list(row):
+            if column in dropped:
+                del row[column]
+            elif chance.random() < 0.3:
+                row[column] = chance.choice(GARBAGE)
+    path = tmp_path / "table.csv"
+    with path.open("w", newline="", encoding="utf-8") as out:
+        writer = csv.DictWriter(out, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    assert fidelity([str(path), "--json"]) == 0
+    document = last_line(capsys.readouterr().out)
+    skipped = document["rows_skipped"]
+    assert isinstance(skipped, dict)
+    assert document["rows_used"] + sum(skipped.values()) == 60
+    assert choice([str(path), "--json"]) == 0
+
+
+def test_empty_tables_are_no_error(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "empty.csv"
+    path.write_text("source,mode\n", encoding="utf-8")
+    assert fidelity([str(path), "--json"]) == 0
+    assert last_line(capsys.readouterr().out)["rows_used"] == 0
+    assert choice([str(path), "--json"]) == 0
+    assert last_line(capsys.readouterr().out)["cases"] == 0
+
+
+@pytest.mark.parametrize("name", catalogue.names("gpu"))
+def test_every_gpu_of_the_catalogue_has_a_name_in_tables(name: str) -> None:
+    assert names.gpu(name).name == name
+
+
+def test_names_of_models() -> None:
+    def known(text: str) -> str:
+        return names.model(text, "").name
+
+    assert known("meta-llama/Llama-3.3-70B-Instruct").endswith("3.1-70B")
+    assert known("deepseek-ai/DeepSeek-R1-0528") == "deepseek-ai/DeepSeek-V3"
+    assert known("Qwen/Qwen3.5-397B-A17B").startswith("Qwen/Qwen3.5-397B")
+    with pytest.raises(Skipped, match="dimensions unknown"):
+        names.model("acme/Unheard-1T", "")
+
+
+def test_fitted_constants_are_few_and_bounded() -> None:
+    assert constants.COUNT <= 60
+    low, high = constants.theta_bounds()
+    assert (low <= 0).all() and (high >= 0).all()
+    values = constants.physical(low * 3)
+    assert all(values[c.name] >= c.low for c in constants.CONSTANTS)
+    assert all(c.unit and c.meaning for c in constants.CONSTANTS)
+
+
+def test_intervals_hold_the_prediction() -> None:
+    found = interval("closed_loop", "tpot")
+    assert found is not None
+    assert found.low <= 1 <= found.high
+    low, high = found.of(20.0)
+    assert low <= 20 <= high
+    wide = interval("closed_loop", "tpot", "low")
+    assert wide is not None and wide.low <= found.low and wide.high >= found.high
+    assert 0 < latency_margin() < 0.5
