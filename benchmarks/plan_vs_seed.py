@@ -18,7 +18,7 @@ from .suite import Case
 
 SEED = Case(
     "seed",
-    "instances/seeds/llama3-70b-8xh100.yaml",
+    "instances/seeds/llama3-70b-8xh100-means.yaml",
     fix="tp=2,pp=4,layers=20+20+20+20",
 )
 CLAIMED_GB = 17.5

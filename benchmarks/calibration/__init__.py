@@ -1,0 +1,1 @@
+"""Operator curves refitted from measured tables."""

@@ -1,0 +1,1 @@
+"""Cheapest fleets on Mélange's instances, against their known optima."""

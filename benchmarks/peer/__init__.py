@@ -1,0 +1,1 @@
+"""The peer's answers beside ours, on the same measured latencies."""

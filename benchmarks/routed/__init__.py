@@ -1,0 +1,1 @@
+"""Routed pipelines: the published suite solved again, beside what was published."""

@@ -1,0 +1,1 @@
+"""Sweeps: speed-up of two workers, killed workers, interruption and resumption."""

@@ -1,0 +1,1 @@
+"""Closed forms of the queueing tails against the discrete-event simulator."""
