@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 COUNT ?= 5000
-INSTANCE ?= instances/seeds/llama3-70b-8xh100.yaml
+INSTANCE ?= instances/production/llama3-70b-fp8-8xh100.yaml
 
 .PHONY: run test lint format fuzz bench setup clean
 
