@@ -47,14 +47,17 @@ _LEAST_LOAD = 0.01
 class LoadModel:
     """What percentiles are computed from, whatever the targets.
 
-    ``known`` keeps rates that have been computed: they depend on the station and the
-    targets alone.
+    ``known`` and ``kept`` remember rates and answers: they depend on the station, the
+    targets and the rate alone, and one instance is solved under many limits.
     """
 
     laws: LawTables
     lengths: RequestLaw
     ca2: float
     known: dict[tuple[Station, tuple[Target, ...]], float] = field(default_factory=dict)
+    kept: dict[tuple[Station, tuple[Target, ...], float], bool] = field(
+        default_factory=dict
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -187,8 +190,12 @@ class PercentileModel:
         return self._kept(station, self.requests_per_s(mtok_per_s))
 
     def _kept(self, station: Station, requests_per_s: float) -> bool:
-        tails = self.tails(station, requests_per_s)
-        return tails.stable and all(t.met(tails) for t in self.of_role(station.role))
+        targets = tuple(self.of_role(station.role))
+        key, known = (station, targets, requests_per_s), self.load.kept
+        if key not in known:
+            tails = self.tails(station, requests_per_s)
+            known[key] = tails.stable and all(t.met(tails) for t in targets)
+        return known[key]
 
     def tails(self, station: Station, requests_per_s: float) -> Tails:
         """Latency at a rate."""
