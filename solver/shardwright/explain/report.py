@@ -73,10 +73,13 @@ def explain(
     workers: int = 2,
     stop: Callable[[], bool] | None = None,
 ) -> Explanation:
-    """Why nothing fits and what would; or what binds the best plan and by how much."""
+    """Why nothing fits and what would; or what binds the best plan and by how much.
+
+    ``time_limit_s`` holds for the first answer, and again for all that follows it.
+    """
     stop = stop or (lambda: False)
-    allowance = Allowance(time_limit_s, workers, stop)
     solution = solve(instance, time_limit_s=time_limit_s, workers=workers, stop=stop)
+    allowance = Allowance(time_limit_s, workers, stop)
     if solution.plan is not None:
         return _of_feasible(instance, solution, allowance)
     return _of_infeasible(instance, solution, allowance)
