@@ -8,7 +8,6 @@ law of section 5.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from math import floor, log
@@ -161,22 +160,29 @@ class PercentileModel:
 
     def serves(self, station: Station) -> bool:
         """Whether the targets hold at the least rate that counts."""
-        top = cheap_bounds(station, self.lengths, self.of_role(station.role))
-        return top > 0 and self._kept(station, _rate_of(_step_below(top * _LEAST_LOAD)))
+        return self._range(station) is not None
 
     def _largest(self, station: Station) -> float:
         """Bisection over the steps below what is stable: every quantile grows."""
-        top = cheap_bounds(station, self.lengths, self.of_role(station.role))
-        if top <= 0:
+        steps = self._range(station)
+        if steps is None:
             return 0.0
-        high, low = _step_below(top) + 1, _step_below(top * _LEAST_LOAD)
-        if not self._kept(station, _rate_of(low)):
-            return 0.0
+        low, high = steps
         while high - low > 1:
             middle = (low + high) // 2
             kept = self._kept(station, _rate_of(middle))
             low, high = (middle, high) if kept else (low, middle)
         return _rate_of(low)
+
+    def _range(self, station: Station) -> tuple[int, int] | None:
+        """A step that keeps the targets and one that cannot; None when none counts."""
+        top = cheap_bounds(station, self.lengths, self.of_role(station.role))
+        if top <= 0:
+            return None
+        low = _step_below(top * _LEAST_LOAD)
+        return (
+            (low, _step_below(top) + 1) if self._kept(station, _rate_of(low)) else None
+        )
 
     def next_mtok(self, mtok_per_s: int) -> int:
         """The least rate of a step that is above a rate."""
@@ -222,8 +228,3 @@ def _step_below(requests_per_s: float) -> int:
     """The largest step whose rate is not above a rate."""
     step = floor(log(requests_per_s) / log(_STEP))
     return step if _rate_of(step) <= requests_per_s else step - 1
-
-
-def claims_of(tails: Tails, targets: Sequence[Target]) -> list[tuple[Target, float]]:
-    """Every target with the figure that it limits, seconds."""
-    return [(target, target.value_s(tails)) for target in targets]
