@@ -15,7 +15,7 @@ def explain(
     instance: InstancePath,
     fix: Annotated[str | None, typer.Option(help="As for solve.")] = None,
     time_limit: Annotated[
-        float, typer.Option(help="Seconds for all that is solved.")
+        float, typer.Option(help="Seconds for the answer, and again for the rest.")
     ] = 30.0,
     workers: Annotated[int, typer.Option(min=1, max=1024, help="Threads.")] = 2,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON.")] = False,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from shardwright.explain import changes
-from shardwright.explain.repairs import attainable_ms, target_words
+from shardwright.explain.repairs import attainable_ms, sustained_per_s, target_words
 from shardwright.explain.solving import Allowance, OutOfTime
 from shardwright.schema.instance import Instance
 
@@ -42,6 +42,5 @@ def _rate(instance: Instance, asked: float, allowance: Allowance) -> Attainable:
     solution = allowance.solved(changes.without_rate(instance))
     if solution.plan is None:
         return Attainable("request rate", asked, None, "/s", "not this one alone")
-    rate = float(solution.plan.metrics["total"]["requests_per_s"])
-    rate = int(rate * 1000) / 1000
+    rate = sustained_per_s(solution)
     return Attainable("request rate", asked, rate, "/s", f"{rate:g}/s")

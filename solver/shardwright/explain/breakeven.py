@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from shardwright.explain import changes
+from shardwright.explain.repairs import sustained_per_s
 from shardwright.explain.solving import Allowance, OutOfTime
 from shardwright.ingest import catalogue
 from shardwright.schema.instance import Instance
@@ -41,12 +42,10 @@ def _rate(instance: Instance, allowance: Allowance) -> Iterator[BreakEven]:
     asked = instance.workload.request_rate_per_s
     if solution.plan is None:
         return
-    rate = float(solution.plan.metrics["total"]["requests_per_s"])
     exact = solution.status.value == "OPTIMAL"
     words = "-" if asked is None else f"{asked:g}/s"
-    yield BreakEven(
-        "largest request rate", words, f"{int(rate * 1000) / 1000:g}/s", exact
-    )
+    last = f"{sustained_per_s(solution):g}/s"
+    yield BreakEven("largest request rate", words, last, exact)
 
 
 def _memory(instance: Instance, allowance: Allowance) -> Iterator[BreakEven]:
@@ -103,17 +102,13 @@ def _cheapest(instance: Instance, allowance: Allowance) -> Iterator[BreakEven]:
     if not now:
         return
     priced = sorted((p, n) for n, p in prices.items() if p)
+    asked = f"{mine[0].name} ({now:,.2f} USD/h)"
+    last = "none of the catalogue is cheaper and suffices"
     for price, name in priced:
         if price * gpus >= now:
             break
         variant = changes.with_gpu(instance, name)
         if changes.consistent(variant) and allowance.feasible(variant):
-            words = f"{name} ({price * gpus:,.2f} USD/h)"
-            yield BreakEven(
-                "cheapest GPU type", f"{mine[0].name} ({now:,.2f} USD/h)", words, True
-            )
-            return
-    words = "none of the catalogue is cheaper and suffices"
-    yield BreakEven(
-        "cheapest GPU type", f"{mine[0].name} ({now:,.2f} USD/h)", words, True
-    )
+            last = f"{name} ({price * gpus:,.2f} USD/h)"
+            break
+    yield BreakEven("cheapest GPU type", asked, last, True)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from fractions import Fraction
 from typing import Any, get_args
 
 from shardwright.ingest import catalogue
 from shardwright.ingest.consistency import consistency_errors
 from shardwright.schema.cluster import Cluster, GpuSpec
 from shardwright.schema.instance import Instance
-from shardwright.schema.workload import DType, SloTarget
+from shardwright.schema.workload import BYTES_PER_PARAMETER, DType, SloTarget
 
 
 def consistent(instance: Instance) -> bool:
@@ -103,12 +104,31 @@ def _strength(spec: GpuSpec) -> float:
 def smaller_formats(instance: Instance) -> Iterator[tuple[str, Instance]]:
     """Weights and KV cache in fewer bits, where the GPUs and the engine take them."""
     precision = instance.precision
-    sizes = {"bf16": 16, "fp16": 16, "fp8": 8, "int8": 8, "fp4": 4, "int4": 4}
     for weights in get_args(DType):
-        if sizes[weights] < sizes[precision.weights] and weights in ("fp8", "int4"):
+        smaller = _bytes(weights) < _bytes(precision.weights)
+        if smaller and weights in ("fp8", "int4"):
             yield f"{weights} weights", with_precision(instance, weights=weights)
-    if sizes[precision.kv_cache] > 8:
+    if _bytes(precision.kv_cache) > 1:
         yield "fp8 KV cache", with_precision(instance, kv_cache="fp8")
-        if sizes[precision.weights] > 8:
+        if _bytes(precision.weights) > 1:
             both = with_precision(instance, weights="fp8", kv_cache="fp8")
             yield "fp8 weights and KV cache", both
+
+
+def bytes_given_up(before: Instance, after: Instance) -> float:
+    """Share of the bytes of one weight and one cached value that a format saves."""
+    old, new = (
+        _bytes(i.precision.weights) + _bytes(i.precision.kv_cache)
+        for i in (before, after)
+    )
+    return float(1 - new / old)
+
+
+def _bytes(dtype: DType) -> Fraction:
+    return Fraction(*BYTES_PER_PARAMETER[dtype])
+
+
+def gpu_step(mine: GpuSpec, theirs: GpuSpec) -> float:
+    """By how much another GPU has more, of memory or of bandwidth."""
+    memory = theirs.memory_bytes / mine.memory_bytes
+    return max(memory, theirs.hbm_gbyte_per_s / mine.hbm_gbyte_per_s) - 1

@@ -22,7 +22,9 @@ class Repair:
     """A change with the plan that it allows.
 
     ``size`` is how much is given up or added, relative to what was asked (1: twice as
-    much); ``exact`` says that a change smaller by 1% was solved and fails.
+    much). ``exact`` says that no smaller change of its kind is enough: a rate is proven
+    largest; of counts the next smaller one, of other figures one smaller by 1%, and of
+    GPU types every weaker one was solved and fails. Formats stand for themselves.
     """
 
     kind: str
@@ -83,18 +85,19 @@ def lower_rate(instance: Instance, allowance: Allowance) -> Repair | None:
     solution = allowance.solved(changes.without_rate(instance))
     if solution.plan is None:
         return None
-    rate = float(solution.plan.metrics["total"]["requests_per_s"])
+    rate = sustained_per_s(solution)
     if rate >= asked:
         return None
-    lowered = changes.with_workload(instance, request_rate_per_s=_down(rate))
-    change = f"{_down(rate):g} requests/s instead of {asked:g}"
+    lowered = changes.with_workload(instance, request_rate_per_s=rate)
+    change = f"{rate:g} requests/s instead of {asked:g}"
     proven = solution.status.value == "OPTIMAL"
     return Repair("request rate", change, 1 - rate / asked, proven, lowered, solution)
 
 
-def _down(value: float) -> float:
-    """Three decimals, never more than the value."""
-    return int(value * 1000) / 1000
+def sustained_per_s(solution: Solution) -> float:
+    """Requests/s of the plan, cut to three decimals."""
+    assert solution.plan is not None
+    return int(solution.plan.metrics["total"]["requests_per_s"] * 1000) / 1000
 
 
 def more_gpus(instance: Instance, allowance: Allowance) -> Repair | None:
@@ -141,7 +144,7 @@ def _format(name: str) -> Family:
         solution = allowance.solved(variant)
         if solution.plan is None:
             return None
-        size = {"fp8 KV cache": 0.25, "fp8 weights": 0.5}.get(name, 0.75)
+        size = changes.bytes_given_up(instance, variant)
         return Repair("number format", name, size, True, variant, solution)
 
     return family
@@ -212,9 +215,9 @@ def another_gpu(instance: Instance, allowance: Allowance) -> Repair | None:
         if solution.plan is not None:
             mine = instance.cluster.gpu_types[instance.cluster.nodes[0].gpu]
             theirs = variant.cluster.gpu_types[name]
-            size = theirs.hbm_gbyte_per_s / mine.hbm_gbyte_per_s - 1
+            size = changes.gpu_step(mine, theirs)
             change = f"{name} instead of {mine.name}"
-            return Repair("other GPU", change, max(size, 0.1), True, variant, solution)
+            return Repair("other GPU", change, size, True, variant, solution)
     return None
 
 
