@@ -135,7 +135,12 @@ class ColumnPool:
         chain = (unit, composition.stages, crossings, role)
         if self._loaded is None:
             return self._entries(composition, self._chains.front(*chain))
-        bounded = self._loaded.bounded(*chain)
+        return self._whole_chain(composition, self._loaded.bounded(*chain))
+
+    def _whole_chain(
+        self, composition: Composition, bounded: list[ChainColumn]
+    ) -> list[Entry]:
+        """One entry that bounds every point of a chain."""
         if not bounded:
             return []
         least = min(column.tpot_ns for column in bounded)
@@ -235,11 +240,13 @@ class ColumnPool:
     def _solve_loaded(
         self, loaded: LoadedChains, entry: Entry, unit: int
     ) -> list[Entry]:
-        """All points of a chain, or the splits of one of them."""
+        """Closer bounds or all points of a chain, or the splits of one of them."""
         composition, role = entry.composition, self._role(entry)
         chain = (unit, composition.stages, len(composition.parts) - 1)
         if entry.every_point:
-            return self._entries(composition, loaded.front(*chain, role))
+            columns, exact = loaded.refined(*chain, role)
+            made = self._entries if exact else self._whole_chain
+            return made(composition, columns)
         point = ChainColumn(
             entry.point, entry.tpot_ns, entry.ttft_ns, entry.rate_mtok_per_s, None
         )
