@@ -9,7 +9,7 @@ from shardwright.plan.tables import DEFAULT, TABLES, names
 from shardwright.plan.tables.alternatives import alternatives_text
 from shardwright.plan.tables.compliance import requirements_text
 from shardwright.plan.tables.summary import objectives_grid, proof
-from shardwright.plan.tables.text import amount, grid, number, wrapped
+from shardwright.plan.tables.text import amount, cut, grid, wrapped
 from shardwright.plan.view import PlanView
 from shardwright.schema.result import Conflict, Result
 
@@ -72,7 +72,7 @@ def conflict_text(conflict: Conflict) -> str:
         )
     rate = conflict.largest_request_rate_per_s
     if rate is not None:
-        blocks.append(f"Largest request rate that can be held: {number(rate, 3)}/s")
+        blocks.append(f"Largest request rate that can be held: {cut(rate, 3)}/s")
     return "\n\n".join(blocks)
 
 

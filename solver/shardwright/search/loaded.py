@@ -7,7 +7,7 @@ they do, the rate is halved towards the best, and few are left whose splits are 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -83,13 +83,23 @@ class LoadedChains:
     model: PercentileModel
     chains: ChainPricer
     _races: dict[tuple[int, int, int, PoolRole], Race] = field(default_factory=dict)
+    _bounds: dict[tuple[int, int, int, PoolRole], list[ChainColumn]] = field(
+        default_factory=dict
+    )
     _means: dict[tuple[int, int, int, int], Station] = field(default_factory=dict)
 
     def bounded(
         self, unit: int, stages: int, crossings: int, role: PoolRole
     ) -> list[ChainColumn]:
         """Every point that may keep the targets, by falling bound on its rate."""
-        found = []
+        key = (unit, stages, crossings, role)
+        if key not in self._bounds:
+            self._bounds[key] = sorted(self._bounded(*key), key=_by_rate)
+        return self._bounds[key]
+
+    def _bounded(
+        self, unit: int, stages: int, crossings: int, role: PoolRole
+    ) -> Iterator[ChainColumn]:
         columns = self.chains.bounded(unit, stages, crossings, role)
         points = [column.point for column in columns]
         means = self.model.chain_stations(points, unit, stages, crossings)
@@ -97,8 +107,7 @@ class LoadedChains:
             self._means[unit, stages, crossings, column.point] = station
             top = min(column.rate_mtok_per_s, self.model.rate_bound_mtok(station))
             if top > 0:
-                found.append(replace(column, rate_mtok_per_s=top, ceiling=top))
-        return sorted(found, key=_by_rate)
+                yield replace(column, rate_mtok_per_s=top, ceiling=top)
 
     def refined(
         self, unit: int, stages: int, crossings: int, role: PoolRole
@@ -111,7 +120,7 @@ class LoadedChains:
         chain = (unit, stages, crossings)
         race = self._races.get((*chain, role))
         if race is None:
-            race = Race(self.bounded(*chain, role))
+            race = Race([*self.bounded(*chain, role)])
             self._races[*chain, role] = race
         before = race.top
         while not race.over and race.top == before:
