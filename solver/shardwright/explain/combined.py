@@ -10,6 +10,7 @@ from shardwright.explain.repairs import (
     STEP,
     Family,
     Repair,
+    attainable_ms,
     lower_rate,
     more_gpus,
     target_words,
@@ -65,7 +66,7 @@ def _first_halves(
         factor = least_factor(changes.without_rate(instance), allowance)
         if factor is not None:
             loose = changes.with_looser_targets(instance, factor)
-            words = _loose_words(instance, factor)
+            words = _loose_words(instance, loose)
             yield words, factor - 1, loose, (lower_rate, more_gpus)
     mine = instance.cluster.gpu_types[instance.cluster.nodes[0].gpu]
     for name in changes.other_gpus(instance)[-2:]:
@@ -75,16 +76,23 @@ def _first_halves(
 
 
 def looser_targets(instance: Instance, allowance: Allowance) -> Repair | None:
-    """All targets looser by one factor, the least to 1%."""
+    """All targets looser by one factor, the least to 1%; then each back as far as
+
+    it goes beside the others, so that none is looser than it must be.
+    """
     factor = least_factor(instance, allowance)
     if factor is None or factor <= 1:
         return None
     loose = changes.with_looser_targets(instance, factor)
+    for asked, target in zip(instance.slo, loose.slo, strict=True):
+        limit = max(attainable_ms(loose, target, allowance) or 0.0, asked.limit_ms)
+        if limit < target.limit_ms:
+            loose = changes.with_target(loose, target, limit)
     solution = allowance.solved(loose)
     if solution.plan is None:
         return None
-    change = _loose_words(instance, factor)
-    return Repair("combined", change, factor - 1, True, loose, solution)
+    change, size = _loose_words(instance, loose), _loosened(instance, loose)
+    return Repair("combined", change, size, True, loose, solution)
 
 
 def least_factor(instance: Instance, allowance: Allowance) -> float | None:
@@ -106,8 +114,12 @@ def least_factor(instance: Instance, allowance: Allowance) -> float | None:
     return round(least(high / 2, high, holds, STEP), 4)
 
 
-def _loose_words(instance: Instance, factor: float) -> str:
-    if len(instance.slo) > 2:
-        return f"all targets {factor:.3g} times as loose"
-    loose = changes.with_looser_targets(instance, factor).slo
-    return " and ".join(f"{target_words(t)} {t.limit_ms:,.4g} ms" for t in loose)
+def _loosened(instance: Instance, loose: Instance) -> float:
+    pairs = zip(instance.slo, loose.slo, strict=True)
+    return max(b.limit_ms / a.limit_ms for a, b in pairs) - 1
+
+
+def _loose_words(instance: Instance, loose: Instance) -> str:
+    pairs = zip(instance.slo, loose.slo, strict=True)
+    changed = [b for a, b in pairs if b.limit_ms > a.limit_ms]
+    return ", ".join(f"{target_words(t)} {t.limit_ms:,.4g} ms" for t in changed)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from textwrap import fill
 from typing import Any
 
 from shardwright.explain.alternatives import Alternative, alternatives, objective_values
@@ -155,7 +156,7 @@ def _attainable_table(targets: tuple[Attainable, ...]) -> str:
 def _repairs_table(title: str, repairs: tuple[Repair, ...]) -> str:
     rows = [
         [
-            short(r.change, 46),
+            fill(r.change, 46),
             short(r.degrees, 20),
             number(r.solution.result.metrics["total"]["gpus_used"]),
             number(r.solution.result.metrics["total"]["requests_per_s"], 2),

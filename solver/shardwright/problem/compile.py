@@ -262,18 +262,11 @@ class Compiler:
             (m, prompts_only): self.costs.kind_bytes(unit, m, prompts_only)
             for m, prompts_only in {(p.sequences, _prompts_only(p)) for p in points}
         }
-        by_load: dict[tuple[int, int], list[int]] = {}
         for o, point in enumerate(points):
             layer[o, u] = by_batch[point.sequences, _prompts_only(point)]
-            key = (point.micro_batch, point.chunk_tokens)
-            if key not in by_load:
-                by_load[key] = [
-                    self.costs.role_bytes(
-                        unit, r, point.micro_batch, point.chunk_tokens
-                    )
-                    for r in range(len(ROLES))
-                ]
-            role[o, u] = by_load[key]
+        micro_batches = np.array([p.micro_batch for p in points], dtype=np.int64)
+        chunks = np.array([p.chunk_tokens for p in points], dtype=np.int64)
+        role[:, u] = self.costs.role_bytes_at(unit, micro_batches, chunks)
 
     def _hops(self, at: _Columns) -> tuple[IntArray, IntArray, IntArray, IntArray]:
         n, k = at.sequences.size, len(self.classes)

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+import numpy as np
+
 from shardwright.cost.disaggregated import (
     attention_part,
     expert_gpu_bytes,
@@ -15,6 +17,7 @@ from shardwright.cost.disaggregated import (
 from shardwright.cost.latencies import Latencies, StageTimes, latencies_of
 from shardwright.cost.lengths import RequestMix, ceil_div, ceil_fraction
 from shardwright.cost.memory import (
+    ROLES,
     activation_bytes,
     communication_bytes,
     framework_bytes,
@@ -23,7 +26,7 @@ from shardwright.cost.memory import (
 from shardwright.cost.rank import RankLayer
 from shardwright.cost.shape import StageShape
 from shardwright.problem.expert_maps import ExpertMaps
-from shardwright.problem.types import Unit
+from shardwright.problem.types import IntArray, Unit
 from shardwright.schema.cluster import GpuSpec
 from shardwright.schema.instance import Instance
 
@@ -110,16 +113,42 @@ class StageCosts:
 
     def role_bytes(self, unit: Unit, role: int, micro_batch: int, chunk: int) -> int:
         """Bytes of a stage outside its layers."""
-        key = ("role", unit, role, micro_batch, chunk)
-        if key not in self._bytes:
-            self._bytes[key] = self._role_bytes(unit, role, micro_batch, chunk)
-        return int(self._bytes[key])
-
-    def _role_bytes(self, unit: Unit, role: int, micro_batch: int, chunk: int) -> int:
-        model, precision = self.instance.model, self.instance.precision
+        constant, each_token, each_row = self._slopes(unit)[role]
         mine = ceil_div(micro_batch, unit.shape.attn_dp)
-        tokens = mine + chunk
-        logit_rows = mine + ceil_fraction(chunk / self.mix.prompt_work)
+        tokens, rows = mine + chunk, mine + self._prompts(chunk)
+        return constant + each_token * tokens + each_row * rows
+
+    def role_bytes_at(
+        self, unit: Unit, micro_batches: IntArray, chunks: IntArray
+    ) -> IntArray:
+        """``role_bytes`` of every role (axis 1) at every load (axis 0)."""
+        mine = -(-micro_batches // unit.shape.attn_dp)
+        listed, where = np.unique(chunks, return_inverse=True)
+        prompts = np.array([self._prompts(int(c)) for c in listed], dtype=np.int64)
+        loads = np.stack([np.ones_like(mine), mine + chunks, mine + prompts[where]])
+        found: IntArray = loads.T @ np.array(self._slopes(unit), dtype=np.int64).T
+        return found
+
+    def _slopes(self, unit: Unit) -> list[tuple[int, int, int]]:
+        """Per role: bytes, bytes per token, bytes per row of logits, of one GPU.
+
+        The formulas are affine in both, so three evaluations give them exactly.
+        """
+        key = ("slopes", unit)
+        if key not in self._bytes:
+            at = [
+                [self._role_bytes(unit, role, *load) for role in range(len(ROLES))]
+                for load in ((0, 0), (1, 0), (0, 1))
+            ]
+            self._bytes[key] = [
+                (none, token - none, row - none)
+                for none, token, row in zip(*at, strict=True)
+            ]
+        slopes: list[tuple[int, int, int]] = self._bytes[key]
+        return slopes
+
+    def _role_bytes(self, unit: Unit, role: int, tokens: int, logit_rows: int) -> int:
+        model, precision = self.instance.model, self.instance.precision
         gpu, ranks = self.gpu(unit), self._attention_ranks(unit.shape)
         return (
             stage_weight_bytes(model, precision, unit.shape.tp, role)
@@ -127,6 +156,13 @@ class StageCosts:
             + communication_bytes(model, precision, gpu, unit.shape, tokens, role)
             + framework_bytes(gpu, self.instance.limits)
         )
+
+    def _prompts(self, chunk: int) -> int:
+        """Prompts that may end in a chunk."""
+        key = ("prompts", chunk)
+        if key not in self._bytes:
+            self._bytes[key] = ceil_fraction(chunk / self.mix.prompt_work)
+        return int(self._bytes[key])
 
     def expert_kind_bytes(self, unit: Unit) -> list[int]:
         """Weights of one layer of every kind on an expert GPU, 0 without any."""
