@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from shardwright.plan.compliance import Report
-from shardwright.plan.tables import DEFAULT, TABLES, names
+from shardwright.plan.tables import DEFAULT, SAVED, TABLES
+from shardwright.plan.tables import chosen as tables_of
 from shardwright.plan.tables.alternatives import alternatives_text
 from shardwright.plan.tables.compliance import requirements_text
 from shardwright.plan.tables.summary import objectives_grid, proof
@@ -50,9 +51,12 @@ def _violations_text(violations: Sequence[str]) -> str:
 
 
 def _tables(view: PlanView, chosen: Sequence[str] | None) -> list[str]:
-    present = names(view)
-    wanted = [n for n in chosen or DEFAULT if n in present]
-    return [view.table(name) for name in wanted]
+    return [view.table(name) for name in tables_of(view, chosen or DEFAULT)]
+
+
+def saved_tables() -> tuple[str, ...]:
+    """Tables of a saved answer unless some are named."""
+    return SAVED
 
 
 def table_names() -> tuple[str, ...]:

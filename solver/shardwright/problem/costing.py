@@ -15,7 +15,7 @@ from shardwright.cost.disaggregated import (
     expert_part,
 )
 from shardwright.cost.latencies import Latencies, StageTimes, latencies_of
-from shardwright.cost.lengths import RequestMix, ceil_div, ceil_fraction
+from shardwright.cost.lengths import RequestMix, ceil_fraction
 from shardwright.cost.memory import (
     ROLES,
     activation_bytes,
@@ -77,11 +77,6 @@ class StageCosts:
         """What the times of some units rest on."""
         return self.latencies.versions((self.gpu(u), u.shape) for u in units)
 
-    @cached_property
-    def _bytes(self) -> dict[tuple[Any, ...], Any]:
-        """Bytes already counted: the grid and the tables ask for the same ones."""
-        return {}
-
     def _attention_ranks(self, shape: StageShape) -> tuple[RankLayer, ...]:
         """One attention GPU's share; of every GPU, unless disaggregated."""
         if not shape.disaggregated:
@@ -94,58 +89,61 @@ class StageCosts:
     def _attention(self) -> dict[StageShape, tuple[RankLayer, ...]]:
         return {}
 
+    @cached_property
+    def _known(self) -> dict[tuple[Any, ...], Any]:
+        """What was computed before: the grid and the tables ask for the same."""
+        return {}
+
+    def _room(self, mine: int, prompts_only: bool) -> int:
+        key = ("room", mine, prompts_only)
+        if key not in self._known:
+            self._known[key] = self.mix.kv_tokens(mine, prompts_only)
+        return int(self._known[key])
+
     def kind_bytes(
-        self, unit: Unit, batch: int, prompts_only: bool = False
-    ) -> list[int]:
-        """Weights and KV cache of one layer of every kind with M = ``batch``."""
-        key = ("kinds", unit, batch, prompts_only)
-        if key not in self._bytes:
-            self._bytes[key] = self._kind_bytes(unit, batch, prompts_only)
-        return list(self._bytes[key])
+        self, unit: Unit, batches: IntArray, prompts_only: bool = False
+    ) -> IntArray:
+        """Weights and KV cache of one layer of every kind with M of ``batches``.
 
-    def _kind_bytes(self, unit: Unit, batch: int, prompts_only: bool) -> list[int]:
-        precision, mine = self.instance.precision, ceil_div(batch, unit.shape.attn_dp)
-        room = self.mix.kv_tokens(mine, prompts_only)
-        return [
-            rank.weight_bytes(precision) + rank.kv_bytes(precision, room, mine)
-            for rank in self._attention_ranks(unit.shape)
-        ]
+        Shape (batches, kinds).
+        """
+        precision = self.instance.precision
+        mine, where = np.unique(-(-batches // unit.shape.attn_dp), return_inverse=True)
+        room = np.array([self._room(m, prompts_only) for m in mine.tolist()], np.int64)
+        found = []
+        for rank in self._attention_ranks(unit.shape):
+            kept, attention = room, rank.attention
+            if attention is not None and attention.window_tokens is not None:
+                kept = np.minimum(room, mine * attention.window_tokens)
+            each = rank.kv_bytes_per_token(precision)
+            found.append(rank.weight_bytes(precision) + kept * each)
+        return np.stack(found, axis=1)[where]
 
-    def role_bytes(self, unit: Unit, role: int, micro_batch: int, chunk: int) -> int:
-        """Bytes of a stage outside its layers."""
-        constant, each_token, each_row = self._slopes(unit)[role]
-        mine = ceil_div(micro_batch, unit.shape.attn_dp)
-        tokens, rows = mine + chunk, mine + self._prompts(chunk)
-        return constant + each_token * tokens + each_row * rows
+    def _line(self, unit: Unit, role: int) -> tuple[int, int, int]:
+        """Bytes outside a stage's layers: fixed, per token, per row of logits.
 
-    def role_bytes_at(
+        They are affine in both, so three values say all.
+        """
+        key = ("line", unit, role)
+        if key not in self._known:
+            fixed, token, row = (
+                self._role_bytes(unit, role, *at) for at in ((0, 0), (1, 0), (0, 1))
+            )
+            self._known[key] = fixed, token - fixed, row - fixed
+        line: tuple[int, int, int] = self._known[key]
+        return line
+
+    def role_bytes(
         self, unit: Unit, micro_batches: IntArray, chunks: IntArray
     ) -> IntArray:
-        """``role_bytes`` of every role (axis 1) at every load (axis 0)."""
+        """Bytes of a stage outside its layers; shape (micro_batches, roles)."""
         mine = -(-micro_batches // unit.shape.attn_dp)
-        listed, where = np.unique(chunks, return_inverse=True)
-        prompts = np.array([self._prompts(int(c)) for c in listed], dtype=np.int64)
-        loads = np.stack([np.ones_like(mine), mine + chunks, mine + prompts[where]])
-        found: IntArray = loads.T @ np.array(self._slopes(unit), dtype=np.int64).T
-        return found
-
-    def _slopes(self, unit: Unit) -> list[tuple[int, int, int]]:
-        """Per role: bytes, bytes per token, bytes per row of logits, of one GPU.
-
-        The formulas are affine in both, so three evaluations give them exactly.
-        """
-        key = ("slopes", unit)
-        if key not in self._bytes:
-            at = [
-                [self._role_bytes(unit, role, *load) for role in range(len(ROLES))]
-                for load in ((0, 0), (1, 0), (0, 1))
-            ]
-            self._bytes[key] = [
-                (none, token - none, row - none)
-                for none, token, row in zip(*at, strict=True)
-            ]
-        slopes: list[tuple[int, int, int]] = self._bytes[key]
-        return slopes
+        sizes, where = np.unique(chunks, return_inverse=True)
+        work = self.mix.prompt_work
+        ends = np.array([ceil_fraction(c / work) for c in sizes.tolist()], np.int64)
+        tokens, rows = mine + chunks, mine + ends[where]
+        lines = [self._line(unit, role) for role in range(len(ROLES))]
+        return np.stack([f + t * tokens + r * rows for f, t, r in lines], axis=1)
 
     def _role_bytes(self, unit: Unit, role: int, tokens: int, logit_rows: int) -> int:
         model, precision = self.instance.model, self.instance.precision
@@ -157,13 +155,6 @@ class StageCosts:
             + framework_bytes(gpu, self.instance.limits)
         )
 
-    def _prompts(self, chunk: int) -> int:
-        """Prompts that may end in a chunk."""
-        key = ("prompts", chunk)
-        if key not in self._bytes:
-            self._bytes[key] = ceil_fraction(chunk / self.mix.prompt_work)
-        return int(self._bytes[key])
-
     def expert_kind_bytes(self, unit: Unit) -> list[int]:
         """Weights of one layer of every kind on an expert GPU, 0 without any."""
         if not unit.shape.disaggregated:
@@ -172,11 +163,17 @@ class StageCosts:
         ranks = map(expert_part, self.ranks(unit.shape))
         return [rank.weight_bytes(precision) for rank in ranks]
 
-    def expert_role_bytes(self, unit: Unit, micro_batch: int, chunk: int) -> int:
-        """Bytes of an expert GPU outside its slots; 0 where there is none."""
+    def expert_role_bytes(self, unit: Unit, tokens: IntArray) -> IntArray:
+        """Bytes of an expert GPU outside its slots, by the tokens of an iteration.
+
+        0 where there is no such GPU.
+        """
         if not unit.shape.disaggregated:
-            return 0
-        i, tokens = self.instance, micro_batch + chunk
-        gpu, shape = self.gpu(unit), unit.shape
-        parts = expert_gpu_bytes(i.model, i.precision, gpu, i.limits, shape, tokens)
-        return parts.activations + parts.communication + parts.framework
+            return np.zeros_like(tokens)
+        i, gpu = self.instance, self.gpu(unit)
+        sizes, where = np.unique(tokens, return_inverse=True)
+        found = []
+        for n in sizes.tolist():
+            parts = expert_gpu_bytes(i.model, i.precision, gpu, i.limits, unit.shape, n)
+            found.append(parts.activations + parts.communication + parts.framework)
+        return np.array(found, np.int64)[where]
