@@ -202,8 +202,9 @@ class Search:
         """Best columns, without those that no plan as good as ours can use.
 
         While there are many, promising ones that are only bounded are priced first:
-        a linear program costs less than a fleet program. Now and then a fleet of what
-        is exact by now raises the plan that the others are held against.
+        a linear program costs less than a fleet program. Without a plan at hand, what
+        that program uses is priced. Now and then a fleet of what is exact by now
+        raises the plan that the others are held against.
         """
         rounds = 0
         while True:
@@ -211,15 +212,23 @@ class Search:
             if rounds % _ROUNDS_PER_PLAN == 0:
                 self._plan_of_exact(pool, goal)
             entries = pool.best(self.tpot_cap_ns)
-            index = len(self.bounds)
-            if goal not in _LINEAR or len(entries) < _MANY or not self.values:
+            if goal not in _LINEAR or len(entries) < _MANY:
                 return entries
             columns = [pool.column(e) for e in entries]
             prices = fleet_prices(self.problem, columns, self.rows, goal)
-            if prices is None:  # there is a plan: floating point misled GLOP
+            if prices is None:  # the fleet program decides: GLOP works in floats
                 return entries
             self._tighten(goal, prices.bound())
-            kept = prices.keep(self.values[index])
+            if not self.values:
+                basis = [entries[j] for j in prices.basis()]
+                unknown = _unknown(basis)
+                self._price(pool, unknown[:_PRICED_AT_ONCE], goal)
+                if unknown:
+                    continue
+                self._plan_of_exact(pool, goal)
+                if not self.values:
+                    return entries
+            kept = prices.keep(self.values[len(self.bounds)])
             ranked = sorted(kept, key=lambda j: abs(prices.reduced[j]))
             unknown = [entries[j] for j in ranked if entries[j].design is None]
             if len(kept) < _MANY or not unknown:

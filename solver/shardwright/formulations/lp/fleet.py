@@ -34,6 +34,11 @@ class FleetPrices:
         slack = _SLACK * max(1.0, abs(self.value))
         return floor(self.value + slack) if self.maximised else ceil(self.value - slack)
 
+    def basis(self) -> list[int]:
+        """Columns that the optimum may use: those of no reduced cost."""
+        scale = max(map(abs, self.reduced), default=0.0)
+        return [j for j, r in enumerate(self.reduced) if abs(r) <= _SLACK * scale]
+
     def keep(self, known: int) -> list[int]:
         """Columns that a plan as good as ``known`` may use."""
         slack = _SLACK * max(1.0, abs(self.value))
