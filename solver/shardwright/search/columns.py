@@ -9,7 +9,7 @@ on TPOT and are solved when the fleet program first picks them.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -391,3 +391,8 @@ def pool_key(problem: Problem, entry: Entry) -> Key:
 def _homes(composition: Composition) -> tuple[int, ...]:
     """Part of every stage when the parts are visited one after another."""
     return tuple(i for i, part in enumerate(composition.parts) for _ in part.units)
+
+
+def unknown_of(entries: Sequence[Entry]) -> list[Entry]:
+    """Distinct columns that are only bounded."""
+    return list({id(e): e for e in entries if e.design is None}.values())

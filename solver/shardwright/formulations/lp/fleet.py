@@ -34,10 +34,15 @@ class FleetPrices:
         slack = _SLACK * max(1.0, abs(self.value))
         return floor(self.value + slack) if self.maximised else ceil(self.value - slack)
 
-    def basis(self) -> list[int]:
-        """Columns that the optimum may use: those of no reduced cost."""
-        scale = max(map(abs, self.reduced), default=0.0)
-        return [j for j, r in enumerate(self.reduced) if abs(r) <= _SLACK * scale]
+    def promising(self, known: Sequence[int]) -> list[int]:
+        """Columns that a plan as good as the known one may use, the likeliest first.
+
+        Without one, those that the relaxation itself may use: of no reduced cost.
+        """
+        size = [abs(r) for r in self.reduced]
+        kept = self.keep(known[0]) if known else range(len(size))
+        most = float("inf") if known else _SLACK * max(size, default=0.0)
+        return sorted((j for j in kept if size[j] <= most), key=lambda j: size[j])
 
     def keep(self, known: int) -> list[int]:
         """Columns that a plan as good as ``known`` may use."""
