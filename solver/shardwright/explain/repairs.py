@@ -111,7 +111,7 @@ def more_gpus(instance: Instance, allowance: Allowance) -> Repair | None:
         times = _MOST_TIMES if short else _FEW_TIMES
         top, guess = times * group.count, ceil(short * group.count)
         enough = partial(_enough, instance, allowance, i, guess)
-        count = _fewest(group.count, top, guess, enough)
+        count = fewest(group.count, top, guess, enough)
         if count is None:
             continue
         larger = changes.with_nodes(instance, i, count)
@@ -147,7 +147,7 @@ def _short_of_rate(instance: Instance, allowance: Allowance) -> float:
     return asked / rate if rate else 0.0
 
 
-def _fewest(low: int, top: int, guess: int, holds: Callable[[int], bool]) -> int | None:
+def fewest(low: int, top: int, guess: int, holds: Callable[[int], bool]) -> int | None:
     """Least count above ``low`` that holds: from a guess in growing steps, then halved.
 
     ``low`` is known to fail; monotone.
