@@ -71,7 +71,10 @@ def conflict_document(
     words = _Words(instance, problem)
     rules = tuple(
         ConflictRule(
-            rule=rule, asked=words.asked(rule), best=words.best(rule, found.best)
+            rule=rule,
+            asked=words.asked(rule),
+            best=words.best(rule, found.best)
+            + (", rules not named aside" if rule in found.aside else ""),
         )
         for rule in found.rules
     )
@@ -130,7 +133,7 @@ class _Words:
     def best(self, rule: str, best: dict[str, int]) -> str:
         """The best attainable when only this rule is dropped."""
         if rule not in best:
-            return "a plan exists without it"
+            return "the others hold without it"
         value = best[rule]
         if rule == "memory_fits":
             return f"{_gb(value)} per GPU needed"

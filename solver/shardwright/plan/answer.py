@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from textwrap import fill
 
 from shardwright.plan.compliance import Report
 from shardwright.plan.tables import DEFAULT, SAVED, TABLES
@@ -66,7 +67,10 @@ def table_names() -> tuple[str, ...]:
 
 def conflict_text(conflict: Conflict) -> str:
     """The rules that cannot hold together, and what could be had instead."""
-    rows = [[rule.rule, rule.asked, rule.best] for rule in conflict.rules]
+    rows = [
+        [rule.rule, fill(rule.asked, 38), fill(rule.best, 38)]
+        for rule in conflict.rules
+    ]
     blocks = [wrapped("", conflict.message)]
     if rows:
         kind = "minimal" if conflict.verified_minimal else "not proven minimal"
