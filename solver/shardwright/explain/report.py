@@ -14,8 +14,11 @@ from shardwright.explain.combined import combined_repairs
 from shardwright.explain.repairs import Repair, single_repairs
 from shardwright.explain.solving import Allowance
 from shardwright.plan.answer import conflict_text
+from shardwright.plan.compliance import Requirement
+from shardwright.plan.tables.compliance import written
 from shardwright.plan.tables.summary import headline
 from shardwright.plan.tables.text import (
+    figures,
     grid,
     number,
     percent,
@@ -142,13 +145,13 @@ def _infeasible_blocks(found: Explanation) -> list[str]:
 def _attainable_table(targets: tuple[Attainable, ...]) -> str:
     headers = ["asked for", "asked", "best, all else as asked"]
     rows = [[a.target, f"{a.asked:g} {a.unit}", a.words] for a in targets]
-    for header, figures in (
+    for header, best in (
         ("at the largest rate", [a.at_largest_rate for a in targets]),
         ("with nothing else asked", [a.floor for a in targets]),
     ):
-        if any(figure is not None for figure in figures):
+        if any(figure is not None for figure in best):
             headers.append(header)
-            for row, figure, a in zip(rows, figures, targets, strict=True):
+            for row, figure, a in zip(rows, best, targets, strict=True):
                 row.append("-" if figure is None else f"{figure:,.4g} {a.unit}")
     return titled("Each by itself", grid(headers, rows, "lrlrr"[: len(headers)]))
 
@@ -194,27 +197,33 @@ def _feasible_blocks(found: Explanation) -> list[str]:
     return blocks
 
 
-def _binding(solution: Solution) -> list[dict[str, Any]]:
+_BINDS = 0.01
+"""Relative slack below which a limit is said to bind."""
+
+
+def _limits(solution: Solution) -> list[tuple[float, Requirement]]:
+    """Requirements with their relative slack, the tightest first."""
     if solution.plan is None:
         return []
-    rows = [r for r in solution.plan.requirements if r.relative_slack is not None]
-    ordered = sorted(rows, key=lambda r: r.relative_slack or 0.0)
-    return [{**r.document(), "relative_slack": r.relative_slack} for r in ordered]
+    found = [(r.relative_slack, r) for r in solution.plan.requirements]
+    known = [(slack, r) for slack, r in found if slack is not None]
+    return sorted(known, key=lambda pair: pair[0])
+
+
+def _binding(solution: Solution) -> list[dict[str, Any]]:
+    return [{**r.document(), "relative_slack": s} for s, r in _limits(solution)]
 
 
 def _binding_table(solution: Solution) -> str:
-    rows = [
-        [
-            str(row["rule"]),
-            str(row["entity"]),
-            percent(row["relative_slack"]),
-            "binds" if row["relative_slack"] < 0.01 else "",
-        ]
-        for row in _binding(solution)
-    ]
-    return titled(
-        "Slack of every limit", grid(["rule", "tightest", "slack", ""], rows, "llrl")
-    )
+    rows = []
+    for slack, requirement in _limits(solution):
+        row = requirement.tightest
+        asked = f"{row.relation} {written(row.right, row.unit)}"
+        got = written(row.left, row.unit)
+        binds = "binds" if slack < _BINDS else ""
+        rows.append([requirement.rule, row.entity, asked, got, percent(slack), binds])
+    headers = ["rule", "tightest", "asked", "got", "slack", ""]
+    return titled("Slack of every limit", grid(headers, rows, "llrrrl"))
 
 
 def _alternatives_table(found: Explanation) -> str:
@@ -240,9 +249,10 @@ def _difference(
     for (goal, mine, unit), (_, theirs, _) in zip(best, other, strict=True):
         if mine is not None and theirs is not None and mine != theirs:
             share = f" ({(theirs - mine) / mine:+.1%})" if mine else ""
-            return (
-                f"{goal} {number(theirs, 2)} instead of {number(mine, 2)} {unit}{share}"
+            there, here = (
+                number(x) if x == int(x) else figures(x) for x in (theirs, mine)
             )
+            return f"{goal} {there} instead of {here} {unit}{share}"
     return "none: as good"
 
 
