@@ -19,17 +19,18 @@ from typing import Any
 
 from tests.generators import instance_of, random_document
 
-from shardwright.problem import Problem, compile_problem
+from shardwright.problem import Design, Problem, StageChoice, compile_problem
 from shardwright.schema.errors import InstanceTooLarge
 from shardwright.schema.instance import Instance
 from shardwright.schema.result import Status
 from shardwright.search import solver
-from shardwright.search.base import SearchLimits
+from shardwright.search.base import Interrupted, SearchLimits
 from shardwright.search.exhaustive import Column, Count, DesignSearch, FleetSearch
 from shardwright.search.goals import sense
 from shardwright.search.packing import State, Yard
 
-_MOST = 60_000
+_MOST = 30_000
+_EXHAUSTED_S = 10
 
 
 def document_of(seed: int) -> dict[str, Any]:
@@ -61,11 +62,30 @@ def document_of(seed: int) -> dict[str, Any]:
     found["cluster"]["nodes"] = nodes
     found["cluster"]["fabric"] = {"switches": [*leaves, root]}
     found["fix"] = {}
-    found["limits"] = {"memory_fraction": draw.choice((1.0, 0.1, 0.03))}
+    found["limits"] = {"memory_fraction": 1.0}
+    if draw.random() < 0.6:
+        found["slo"] = []
+        found["workload"].pop("request_rate_per_s", None)
     found["objective"] = draw.choice(
         (["throughput"], ["throughput", "gpus"], ["gpus", "throughput"], ["tpot"])
     )
+    whole = _one_stage_bytes(compile_problem(instance_of(found)))
+    if whole and draw.random() < 0.8:
+        share = whole * draw.choice((0.4, 0.6, 0.9, 1.2)) / 10**9
+        found["limits"]["memory_fraction"] = min(1.0, round(share, 7))
     return found
+
+
+def _one_stage_bytes(problem: Problem) -> int:
+    """The least that a replica of a single stage holds on a GPU; 0 without any."""
+    stages = (StageChoice(u, 0, problem.layers) for u in range(len(problem.units)))
+    designs = [
+        Design(o, (stage,), ())
+        for stage in stages
+        for o in range(len(problem.points))
+        if 1 in problem.stage_counts(o)
+    ]
+    return min((max(problem.figures(d).memory_bytes) for d in designs), default=0)
 
 
 @dataclass(frozen=True)
@@ -112,7 +132,7 @@ class Exhausted(FleetSearch):
 def columns_of(problem: Problem) -> list[Column]:
     """The best designs of every list of segments and levels of its hops."""
     search = DesignSearch(
-        problem, Yard(problem), Count("designs", _MOST, SearchLimits(60))
+        problem, Yard(problem), Count("designs", _MOST, SearchLimits(_EXHAUSTED_S))
     )
     levels = range(1, len(problem.tables.slower_hops) + 2)
     kept: dict[Any, list[Column]] = {}
@@ -141,7 +161,7 @@ def columns_of(problem: Problem) -> list[Column]:
 def exhausted(problem: Problem) -> tuple[int, ...] | None:
     """The optimum over all fleets and placements."""
     yard = NamedYard(problem)
-    fleets = Count("fleets", _MOST, SearchLimits(60))
+    fleets = Count("fleets", _MOST, SearchLimits(_EXHAUSTED_S))
     search = Exhausted(problem, columns_of(problem), yard, fleets)
     search.run()
     if search.best is None:
@@ -158,7 +178,7 @@ def compare(seed: int) -> Counter[str]:
         return Counter(skipped=1)
     try:
         best = exhausted(problem)
-    except InstanceTooLarge:
+    except (InstanceTooLarge, Interrupted):
         return Counter({"too large": 1})
     limits = SearchLimits(time_limit_s=60, workers=1)
     outcome = solver("default").solve(problem, limits)

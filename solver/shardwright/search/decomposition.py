@@ -262,10 +262,10 @@ class Search(Progress):
             place(pool.problem, pool.chunks, entries, patterns), final=True
         )
         attained = self.values[len(self.bounds)]
-        if attained != value:
+        if attained > value or (attained < value and self._proves(pool)):
             raise SolverFailure(f"TPOT {attained} attained under the least cap {value}")
         self.bounds.append(value if self._proves(pool) else None)
-        self.tpot_cap_ns = value
+        self.tpot_cap_ns = attained
 
     def _least_cap(
         self, pool: ColumnPool
