@@ -117,13 +117,16 @@ class _Case:
     sha256: str
     explain: bool = True
 
-    def solution(self, outcome: SearchOutcome) -> Solution:
+    def solution(self, outcome: SearchOutcome, last: bool = False) -> Solution:
         """Decode, check and describe."""
         if outcome.fleet is None:
             return self._without_plan(outcome)
         plan = decode(self.instance, self.problem, outcome.fleet, self.sha256)
+        outcome = self._as_named(outcome, plan)
         objectives = self._objectives(outcome, plan)
         report = check(self.instance, plan, objectives)
+        if not (report.ok or last) and self.problem.tables.slower_hops:
+            return self.solution(self._on_slowest_links(outcome), last=True)
         report.raise_if_bad()
         proven = outcome.status is Status.OPTIMAL
         result = self._result(outcome, objectives, plan)
@@ -137,6 +140,37 @@ class _Case:
         metrics = view.metrics | self._alternatives(plan, objectives, outcome.status)
         result = result.model_copy(update={"metrics": metrics})
         return Solution(self.instance, result, view.with_result(result), report)
+
+    def _as_named(self, outcome: SearchOutcome, plan: Plan) -> SearchOutcome:
+        """The outcome with the values that the links of the plan's GPUs allow."""
+        values = goal_values(self.problem, plan)
+        proven = outcome.status is Status.OPTIMAL and values != outcome.bounds
+        if not self.problem.tables.slower_hops or not proven:
+            return outcome
+        status = Status.FEASIBLE
+        return replace(outcome, status=status, stopped_by="memory", values=values)
+
+    def _on_slowest_links(self, outcome: SearchOutcome) -> SearchOutcome:
+        """No GPUs of the islands keep a limit that their best links do: another plan.
+
+        Every hop between islands is then taken for as slow as any; bounds stay.
+        """
+        tables = self.problem.tables
+        decode_ns, prefill_ns = tables.slower_hops[-1]
+        slow = replace(
+            self.problem,
+            reach=None,
+            tables=replace(
+                tables,
+                hop_inter=decode_ns,
+                prefill_hop_inter=prefill_ns,
+                slower_hops=(),
+            ),
+        )
+        found = solver_named(self.solver).solve(slow, self._more_time())
+        status = Status.UNKNOWN if found.fleet is None else Status.FEASIBLE
+        bounds = outcome.bounds if found.fleet is not None else ()
+        return replace(found, status=status, stopped_by="memory", bounds=bounds)
 
     def _alternatives(
         self, plan: Plan, objectives: tuple[ObjectiveValue, ...], status: Status

@@ -64,3 +64,16 @@ def ceil_sqrt(value: int) -> int:
     """The smallest integer whose square is at least ``value``."""
     root = math.isqrt(value)
     return root if root * root == value else root + 1
+
+
+def ratio(part: int, whole: int) -> Fraction:
+    """part/whole; 0 of nothing."""
+    return Fraction(part, whole) if whole else Fraction(0)
+
+
+def excess(weighted: list[tuple[int, int]]) -> Fraction:
+    """max·ΣG/Σ(G·value) − 1, which is (max − mean)/mean over the GPUs."""
+    total = sum(count * value for count, value in weighted)
+    gpus = sum(count for count, _ in weighted)
+    largest = max(value for _, value in weighted)
+    return ratio(largest * gpus, total) - (1 if total else 0)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import pairwise
 
-from shardwright.check.exact import exact
+from shardwright.check.exact import exact, excess, ratio
 from shardwright.check.inventory import Inventory, Island
 from shardwright.check.law import Hops, Law, Service, replica_law, settled
 from shardwright.check.lengths import Mix, mix_of
@@ -35,6 +35,7 @@ from shardwright.check.times import (
     return_ns,
     stage_time,
 )
+from shardwright.check.told import Told
 from shardwright.check.transfer import transfer_of
 from shardwright.schema.instance import Instance
 from shardwright.schema.model import LayerKind
@@ -139,21 +140,21 @@ class ReplicaFigures:
 
     def communication_share(self) -> Fraction:
         """Communication over S."""
-        return _ratio(self.communication_ns(), self.law.pass_ns)
+        return ratio(self.communication_ns(), self.law.pass_ns)
 
     def memory_imbalance(self) -> Fraction:
         """(max − mean)/mean of the bytes of the replica's GPUs."""
-        return _excess([sort for s in self.stages for sort in s.held_bytes()])
+        return excess([sort for s in self.stages for sort in s.held_bytes()])
 
     def compute_imbalance(self) -> Fraction:
         """(max − mean)/mean of the stage times of the replica's GPUs."""
-        return _excess([(s.width, s.decode_time_ns()) for s in self.stages])
+        return excess([(s.width, s.decode_time_ns()) for s in self.stages])
 
     def bubble(self) -> Fraction:
         """Share of GPU time that is idle at the operating point."""
         busy = sum(s.width * s.decode_time_ns() for s in self.stages)
         whole = self.gpus() * self.law.tpot_ns
-        return 1 - _ratio(self.point.micro_batches * busy, whole)
+        return 1 - ratio(self.point.micro_batches * busy, whole)
 
     def flush_bubble(self) -> Fraction:
         """(p − 1)/(q + p − 1), for reports that quote it."""
@@ -248,6 +249,7 @@ class _Builder:
         self._mix = mix
         self._inventory = inventory
         self._balances = balances
+        self._told = Told(instance.cluster)
         self._transfer = transfer_of(instance, mix, inventory)
         self._known: dict[_StageKey, _StageValue] = {}
         self._replicas: dict[Hashable, ReplicaFigures] = {}
@@ -283,7 +285,9 @@ class _Builder:
             )
             for stage, islands in zip(replica.stages, places, strict=True)
         )
-        return role, replica.operating_point, replica.latency, replica.load, stages
+        links = tuple(self._link(a, b) for a, b in pairwise(replica.stages))
+        claims = (replica.operating_point, replica.latency, replica.load)
+        return role, claims, stages, links
 
     def _replica(self, role: PoolRole, replica: Replica) -> ReplicaFigures:
         point = point_of(replica.operating_point, role, self._mix)
@@ -372,10 +376,16 @@ class _Builder:
     def _hop_row(
         self, replica: Replica, views: tuple[StageView, ...], tokens: int
     ) -> tuple[int, ...]:
+        pairs = enumerate(pairwise(replica.stages))
         return tuple(
-            hop_ns(views[i], views[i + 1], tokens, self._together(here, there))
-            for i, (here, there) in enumerate(pairwise(replica.stages))
+            hop_ns(views[i], views[i + 1], tokens, *self._link(here, there))
+            for i, (here, there) in pairs
         )
+
+    def _link(self, here: Stage, there: Stage) -> tuple[bool, Fraction | None]:
+        """Whether a hop stays on an island, and what is told where it does not."""
+        together = self._together(here, there)
+        return together, None if together else self._told.hop(here.gpus, there.gpus)
 
     def _together(self, here: Stage, there: Stage) -> bool:
         """True when both stages lie on one island (unknown GPUs do not count)."""
@@ -385,15 +395,3 @@ class _Builder:
 def gpu_name(gpu: GpuRank) -> str:
     """NODE/INDEX."""
     return f"{gpu.node}/{gpu.gpu}"
-
-
-def _ratio(part: int, whole: int) -> Fraction:
-    return Fraction(part, whole) if whole else Fraction(0)
-
-
-def _excess(weighted: list[tuple[int, int]]) -> Fraction:
-    """max·ΣG/Σ(G·value) − 1, which is (max − mean)/mean over the GPUs."""
-    total = sum(count * value for count, value in weighted)
-    gpus = sum(count for count, _ in weighted)
-    largest = max(value for _, value in weighted)
-    return _ratio(largest * gpus, total) - (1 if total else 0)

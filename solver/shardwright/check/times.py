@@ -181,15 +181,27 @@ def _head(view: StageView, rows: Fraction) -> Fraction:
     return joined(view, compute, read)
 
 
-def hop_ns(sender: StageView, receiver: StageView, tokens: int, together: bool) -> int:
-    """One hop of ``tokens`` tokens: hidden state and residual, rounded up to ns."""
+def hop_ns(
+    sender: StageView,
+    receiver: StageView,
+    tokens: int,
+    together: bool,
+    told: Fraction | None = None,
+) -> int:
+    """One hop of ``tokens`` tokens: hidden state and residual, rounded up to ns.
+
+    ``told``: bytes/s that the cluster file has between the two, over islands.
+    """
     payload = 2 * hidden_bytes(sender, tokens)
     ends = (sender.spec, receiver.spec)
     if together:
         latency = us_in_s(ends[0].calibration.hop_latency_us)
         return whole_ns(latency + payload / link_rate(ends[0]))
     latency = max(_crossing_latency(spec.calibration) for spec in ends)
-    return whole_ns(latency + payload / min(map(crossing_rate, ends)))
+    rates = [crossing_rate(spec) for spec in ends]
+    if told is not None:
+        rates.append(told)
+    return whole_ns(latency + payload / min(rates))
 
 
 def return_ns(instance: Instance) -> int:

@@ -6,6 +6,7 @@ int64 nanoseconds, rounded up.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -275,8 +276,12 @@ def hop_ns(
     sender: GpuSpec,
     receiver: GpuSpec,
     same_island: bool,
+    told_bytes_per_s: float = math.inf,
 ) -> Callable[[FloatArray], IntArray]:
-    """Hop time as a function of the tokens carried, between two GPU types."""
+    """Hop time as a function of the tokens carried, between two GPU types.
+
+    ``told_bytes_per_s`` is what the cluster's topology has between two islands.
+    """
     payload_bytes = 2 * spec.hidden * value_bytes(precision.activations)[0]
     ends = (sender, receiver)
     if same_island:
@@ -287,5 +292,5 @@ def hop_ns(
             max(g.calibration.network_latency_us, g.calibration.hop_latency_us)
             for g in ends
         )
-        speed = min(network_speed(g) for g in ends)
+        speed = min(told_bytes_per_s, *(network_speed(g) for g in ends))
     return lambda tokens: to_ns(latency_us * 1e-6 + tokens * payload_bytes / speed)

@@ -6,11 +6,13 @@ anatomy as one that was just found.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -27,6 +29,9 @@ from shardwright.cost.times import hop_ns
 from shardwright.plan.experts import map_of, redundant_slots
 from shardwright.plan.parts import MemoryAnatomy
 from shardwright.problem import stage_roles
+from shardwright.problem.cluster_topology import has_topology
+from shardwright.problem.reach import rank_pairs
+from shardwright.problem.topology import Topology
 from shardwright.schema.cluster import GpuSpec
 from shardwright.schema.instance import Instance
 from shardwright.schema.plan import GpuRank, OperatingPoint, Plan, Replica, Stage
@@ -139,8 +144,9 @@ class Anatomy:
             own = (s.layers, s.shape, s.expert_slots, s.gpu_type, s.expert_unit)
             times = (s.decode_time_ns, s.prefill_time_ns)
             stages.append((places, own, s.memory_bytes, times))
-        point, claims = replica.operating_point, (replica.latency, replica.load)
-        return point, claims, tuple(stages)
+        claims = (replica.operating_point, replica.latency, replica.load)
+        pairs = pairwise(replica.stages) if self._topology is not None else ()
+        return claims, tuple(stages), tuple(self._told(a, b) for a, b in pairs)
 
     def gpu(self, stage: Stage) -> GpuSpec:
         """The GPU type of a stage."""
@@ -276,17 +282,40 @@ class Anatomy:
         within = self.island(sender.gpus[-1]) == self.island(receiver.gpus[0])
         ends = (self.gpu(sender), self.gpu(receiver))
         model, precision = self.instance.model, self.instance.precision
-        time = hop_ns(model, precision, *ends, within)
+        told = math.inf if within else self._told(sender, receiver)
+        time = hop_ns(model, precision, *ends, within, told)
         each = 2 * model.hidden * self.activation_value_bytes
         return Hop(
             sender=index,
             receiver=index + 1,
             within_island=within,
-            gbyte_per_s=link_speed(ends[0]) if within else network_speed(ends),
+            gbyte_per_s=(
+                link_speed(ends[0]) if within else min(told / 1e9, network_speed(ends))
+            ),
             bytes_decode=each * loads.decode.tokens,
             bytes_prefill=each * loads.prefill.tokens,
             times=Times(*(int(time(np.array([x.tokens], float))[0]) for x in loads)),
         )
+
+    def _told(self, sender: Stage, receiver: Stage) -> float:
+        """Bytes/s that the cluster file has between two stages."""
+        if self._topology is None:
+            return math.inf
+        nodes = self._topology_nodes
+        ends = ([(nodes[g.node], g.gpu) for g in s.gpus] for s in (sender, receiver))
+        pairs = [(a, b) for a, b in rank_pairs(*ends) if a != b]
+        links = {self._topology.link(a, b) for a, b in pairs}
+        return min(float(self._topology.classes[c].bytes_per_s) for c in links)
+
+    @cached_property
+    def _topology(self) -> Topology | None:
+        cluster = self.instance.cluster
+        return Topology.from_cluster(cluster) if has_topology(cluster) else None
+
+    @cached_property
+    def _topology_nodes(self) -> dict[str, int]:
+        nodes = self._topology.nodes if self._topology is not None else ()
+        return {node.name: i for i, node in enumerate(nodes)}
 
     @cached_property
     def activation_value_bytes(self) -> int:

@@ -14,7 +14,7 @@ from dataclasses import replace
 from shardwright.cost.lengths import ceil_div
 from shardwright.plan.anatomy import Anatomy, link_speed, network_speed
 from shardwright.plan.communication import exchanges
-from shardwright.plan.naming import NamedReplica, NamedStage
+from shardwright.plan.naming import NamedReplica, NamedStage, by_rate
 from shardwright.plan.transfers import Exchange
 from shardwright.problem import Design, Problem, crossings_of
 from shardwright.problem.topology import Gpu, LinkClass, Topology
@@ -100,16 +100,13 @@ def _moved(
                 return None
             stages.append(stage)
         crossings = crossings_of([stage.islands for stage in stages])
-        design = replace(old.design, crossings=crossings)
-        if _slower(problem, old, design):
+        moved = NamedReplica(replace(old.design, crossings=crossings), tuple(stages))
+        if problem.reach is not None:
+            moved = moved.with_links(problem, problem.reach)
+        if _slower(problem, old, moved.design):
             return None
-        found.append(NamedReplica(design, tuple(stages)))
-    return sorted(found, key=lambda one: _rate_order(problem, one.design))
-
-
-def _rate_order(problem: Problem, design: Design) -> tuple[int, int]:
-    figures = problem.figures(design)
-    return -figures.rate_mtok_per_s, figures.tpot_ns
+        found.append(moved)
+    return by_rate(problem, found)
 
 
 def _stage(

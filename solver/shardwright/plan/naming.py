@@ -13,6 +13,7 @@ from shardwright.problem import (
     Problem,
     crossings_of,
 )
+from shardwright.problem.reach import Reach
 from shardwright.schema.errors import SolverFailure
 
 
@@ -30,6 +31,20 @@ class NamedReplica:
 
     design: Design
     stages: tuple[NamedStage, ...]
+
+    def with_links(self, problem: Problem, reach: Reach) -> NamedReplica:
+        """The replica with the level of every hop that leaves an island."""
+        gpus = [
+            [
+                (problem.islands[island].node, gpu)
+                for island, own in zip(stage.islands, stage.gpus, strict=True)
+                for gpu in own
+            ]
+            for stage in self.stages
+        ]
+        pairs = zip(self.design.crossings, reach.of_stages(gpus), strict=True)
+        crossings = tuple(level if cross else 0 for cross, level in pairs)
+        return replace(self, design=replace(self.design, crossings=crossings))
 
 
 def stage_islands(placed: PlacedReplica) -> list[tuple[int, ...]]:
@@ -66,9 +81,28 @@ def _order(placed: PlacedReplica, figures: Figures) -> tuple[object, ...]:
 
 
 def name_gpus(problem: Problem, settled: Fleet) -> list[NamedReplica]:
-    """Concrete GPUs for a settled fleet, in its order."""
+    """Concrete GPUs for a settled fleet, in its order.
+
+    Where links are told the order is that of the rates that the GPUs allow.
+    """
     free = _FreeGpus(problem)
-    return [_named(problem, free, placed) for placed in settled.replicas]
+    return by_rate(
+        problem, [_named(problem, free, placed) for placed in settled.replicas]
+    )
+
+
+def by_rate(problem: Problem, named: Sequence[NamedReplica]) -> list[NamedReplica]:
+    """Replicas with hops as their GPUs have them, largest rate first."""
+    if problem.reach is None:
+        return list(named)
+    told = [one.with_links(problem, problem.reach) for one in named]
+    rated = {design: problem.rated(design) for design in {r.design for r in told}}
+
+    def order(one: NamedReplica) -> tuple[int, int]:
+        figures = rated[one.design]
+        return -figures.rate_mtok_per_s, figures.tpot_ns
+
+    return sorted(told, key=order)
 
 
 def _named(problem: Problem, free: _FreeGpus, placed: PlacedReplica) -> NamedReplica:

@@ -12,12 +12,12 @@ import numpy as np
 
 from shardwright.cost.latencies import refused_shapes
 from shardwright.cost.lengths import RequestMix, ceil_fraction, exact
-from shardwright.cost.memory import (
-    ROLES,
-)
+from shardwright.cost.links import network_speed
+from shardwright.cost.memory import ROLES
 from shardwright.cost.tails import RequestLaw
-from shardwright.cost.times import Load, hop_ns
+from shardwright.cost.times import Load
 from shardwright.problem.batches import LargestBatches
+from shardwright.problem.cluster_topology import has_topology
 from shardwright.problem.costing import StageCosts
 from shardwright.problem.expert_maps import ExpertMaps
 from shardwright.problem.grid import (
@@ -26,11 +26,14 @@ from shardwright.problem.grid import (
     micro_batch_values,
     sequence_values,
 )
+from shardwright.problem.hops import Hops
 from shardwright.problem.integers import Problem
 from shardwright.problem.laws import law_tables
 from shardwright.problem.limits import EngineSwitches, bounds_of, percentile_targets
 from shardwright.problem.percentiles import LoadModel
+from shardwright.problem.reach import Reach
 from shardwright.problem.shapes import ShapeRules
+from shardwright.problem.topology import Topology
 from shardwright.problem.transfer import kv_transfer
 from shardwright.problem.types import (
     GpuClass,
@@ -197,7 +200,15 @@ class Compiler:
                 self._fill_memory(u, unit, columns, layer["memory"], role["memory"])
             for table in (layer["memory"], role["memory"]):
                 table[:, u] = table[:, same]
-        hops = self._hops(columns)
+        gpus = [self.instance.cluster.gpu_types[name] for name in self.class_names]
+        hops = Hops(
+            self.instance.model,
+            self.instance.precision,
+            gpus,
+            (columns.sequences + columns.balanced, columns.sequences + columns.chunk),
+            columns.has_prompts,
+            self.reach,
+        )
         return Tables(
             layer["decode"],
             role["decode"],
@@ -207,8 +218,9 @@ class Compiler:
             role["comm"],
             layer["memory"],
             role["memory"],
-            *hops,
+            *hops.tables(),
             return_ns=self._return_ns(),
+            slower_hops=hops.slower(),
             **self._expert_memory(columns),
         )
 
@@ -259,23 +271,16 @@ class Compiler:
                 layer[mine, u] = self.costs.kind_bytes(unit, batches, prompts_only)
         role[:, u] = self.costs.role_bytes(unit, at.micro_batches, at.chunks)
 
-    def _hops(self, at: _Columns) -> tuple[IntArray, IntArray, IntArray, IntArray]:
-        n, k = at.sequences.size, len(self.classes)
-        intra = [np.zeros((n, k), np.int64) for _ in range(2)]
-        inter = [np.zeros((n, k, k), np.int64) for _ in range(2)]
-        model, precision = self.instance.model, self.instance.precision
-        gpus = [self.instance.cluster.gpu_types[name] for name in self.class_names]
-        for i, tokens in enumerate((at.balanced, at.chunk)):
-            carried = at.sequences + tokens
-            for a in range(k):
-                within = hop_ns(model, precision, gpus[a], gpus[a], True)
-                intra[i][:, a] = within(carried)
-                for b in range(k):
-                    across = hop_ns(model, precision, gpus[a], gpus[b], False)
-                    inter[i][:, a, b] = across(carried)
-        intra[1] *= at.has_prompts[:, None]
-        inter[1] *= at.has_prompts[:, None, None]
-        return intra[0], inter[0], intra[1], inter[1]
+    @cached_property
+    def reach(self) -> Reach | None:
+        """Links between islands; None where the cluster file does not tell them."""
+        cluster = self.instance.cluster
+        if not has_topology(cluster) or len(self.islands) < 2:
+            return None
+        types = self.instance.cluster.gpu_types
+        speeds = [network_speed(types[name]) for name in self.class_names]
+        assumed = tuple(tuple(min(a, b) for b in speeds) for a in speeds)
+        return Reach(Topology.from_cluster(cluster), self.islands, assumed)
 
     def _return_ns(self) -> int:
         types = self.instance.cluster.gpu_types
@@ -317,6 +322,7 @@ class Compiler:
             output_mean=self.mix.output_mean,
             transfer=self.transfer,
             load=self._load(points),
+            reach=self.reach,
         )
 
     def _load(self, points: tuple[Point, ...]) -> LoadModel | None:

@@ -6,12 +6,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 
 from shardwright.cost.law import ReplicaTimes, rate_mtok_per_s, replica_times
 from shardwright.cost.lengths import ceil_div, ceil_fraction
 from shardwright.problem.percentiles import LoadModel, PercentileModel
+from shardwright.problem.reach import Reach
 from shardwright.problem.types import (
     NO_TRANSFER,
     Bounds,
@@ -28,6 +30,7 @@ from shardwright.problem.types import (
     Tables,
     Transfer,
     Unit,
+    crossings_of,
     stage_roles,
 )
 
@@ -48,6 +51,7 @@ class Problem:
     output_mean: Fraction
     transfer: Transfer = NO_TRANSFER
     load: LoadModel | None = None
+    reach: Reach | None = None
 
     @property
     def layers(self) -> int:
@@ -251,6 +255,16 @@ class Problem:
         kept = model.rate_mtok(model.station(design))
         return replace(figures, rate_mtok_per_s=min(figures.rate_mtok_per_s, kept))
 
+    def crossings(self, homes: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
+        """Crossings of stages on these islands, at the level of their best links."""
+        if self.reach is None:
+            return crossings_of(homes)
+        return tuple(
+            int(a != b)
+            and min(self.reach.between(i, j) for i in a for j in b if i != j)
+            for a, b in pairwise(homes)
+        )
+
     def hops(self, design: Design) -> tuple[list[int], list[int]]:
         """Decode and prefill hop times between consecutive stages, ns."""
         t, o = self.tables, design.point
@@ -259,12 +273,14 @@ class Problem:
         for a, b, cross in zip(
             classes[:-1], classes[1:], design.crossings, strict=True
         ):
-            decode.append(int(t.hop_inter[o, a, b] if cross else t.hop_intra[o, a]))
-            prefill.append(
-                int(
-                    t.prefill_hop_inter[o, a, b] if cross else t.prefill_hop_intra[o, a]
-                )
-            )
+            if not cross:
+                decode.append(int(t.hop_intra[o, a]))
+                prefill.append(int(t.prefill_hop_intra[o, a]))
+                continue
+            tables = (t.hop_inter, t.prefill_hop_inter)
+            times = tables if cross < 2 else t.slower_hops[cross - 2]
+            decode.append(int(times[0][o, a, b]))
+            prefill.append(int(times[1][o, a, b]))
         return decode, prefill
 
     def signature(self, design: Design) -> Signature:

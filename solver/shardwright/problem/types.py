@@ -98,6 +98,8 @@ class Tables:
     Shapes: decode_layer, prefill_layer, comm_layer, memory_layer (o, u, g);
     decode_role, prefill_role, comm_role, memory_role (o, u, r); hop_intra,
     prefill_hop_intra (o, k); hop_inter, prefill_hop_inter (o, k, k). ns and bytes.
+    ``hop_inter`` is at the fastest links that two islands have; ``slower_hops``: decode
+    and prefill hops (o, k, k) at level 2, 3, ... of ``Problem.reach``.
     ``memory_*`` are of an attention GPU (of every GPU of a stage, unless it is
     disaggregated), ``expert_memory_*`` of an expert GPU: like ``memory_*``, 0 where a
     unit has none, None where no unit has any.
@@ -116,6 +118,7 @@ class Tables:
     prefill_hop_intra: IntArray
     prefill_hop_inter: IntArray
     return_ns: int
+    slower_hops: tuple[tuple[IntArray, IntArray], ...] = ()
     expert_memory_layer: IntArray | None = None
     expert_memory_role: IntArray | None = None
 
@@ -204,13 +207,14 @@ class StageChoice:
 class Design:
     """A replica without GPU names.
 
-    ``crossings[i]`` says whether the hop from stage i to i+1 leaves the island;
-    segments are the maximal runs between crossings.
+    ``crossings[i]`` says whether the hop from stage i to i+1 leaves the island (a level
+    of ``Problem.reach`` where links are told; 1 is the fastest); segments are the
+    maximal runs between crossings.
     """
 
     point: int
     stages: tuple[StageChoice, ...]
-    crossings: tuple[bool, ...]
+    crossings: tuple[int, ...]
 
     def segment_runs(self) -> list[list[int]]:
         """Stage indices of every segment, in order."""

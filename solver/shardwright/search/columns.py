@@ -9,7 +9,7 @@ on TPOT and are solved when the fleet program first picks them.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -48,7 +48,7 @@ class Entry:
     ``homes`` is the part of the composition that every stage lies on. No design of the
     composition at the point has a rate above ``ceiling`` (None: the rate).
     ``every_point`` marks the bound of a whole chain, whose points come when it is
-    solved.
+    solved. ``level``: that of the hops between islands (``Problem.reach``).
     """
 
     composition: Composition
@@ -60,6 +60,7 @@ class Entry:
     homes: tuple[int, ...] = ()
     ceiling: int | None = None
     every_point: bool = False
+    level: int = 1
 
     @property
     def most_mtok_per_s(self) -> int:
@@ -82,11 +83,14 @@ class ColumnPool:
     pending: list[Composition] = field(default_factory=list)
     solved: int = 0
     complete: bool = True
+    level: int = 1
 
     @classmethod
-    def build(cls, problem: Problem, limits: SearchLimits) -> ColumnPool:
+    def build(
+        cls, problem: Problem, limits: SearchLimits, level: int = 1
+    ) -> ColumnPool:
         """The columns of a single unit; ``add_mixed`` brings the others."""
-        pool = cls(problem, limits)
+        pool = cls(problem, limits, level=level)
         found: dict[Key, list[Entry]] = defaultdict(list)
         listed, pool.complete = compositions(problem)
         for i, composition in enumerate(listed):
@@ -165,6 +169,7 @@ class ColumnPool:
                 column.design and replace(column.design, crossings=marks),
                 homes,
                 column.ceiling,
+                level=self.level,
             )
             for column in columns
         ]
@@ -190,6 +195,7 @@ class ColumnPool:
             f.rate_mtok_per_s,
             design,
             homes,
+            level=self.level,
         )
 
     def _bounded(self, mixed: list[Composition]) -> Iterator[Entry]:
@@ -210,7 +216,7 @@ class ColumnPool:
                 for i, j in np.argwhere(bounds > 0).tolist():
                     o, tpot = block[i], int(bounds[i, j])
                     rate = self.problem.rate_mtok_per_s(o, tpot, gpus[j])
-                    yield Entry(group[j], o, tpot, 0, rate, None)
+                    yield Entry(group[j], o, tpot, 0, rate, None, level=self.level)
 
     def solve(self, entry: Entry) -> None:
         """Put the exact entries of a bounded one in its place.
@@ -363,6 +369,7 @@ class ColumnPool:
             sum(classes[k].price_micro_usd_per_hour * size for k, size in signature),
             entry.most_mtok_per_s if ceiling else entry.rate_mtok_per_s,
             self._role(entry),
+            entry.level,
         )
 
     def _role(self, entry: Entry) -> PoolRole:
@@ -391,8 +398,3 @@ def pool_key(problem: Problem, entry: Entry) -> Key:
 def _homes(composition: Composition) -> tuple[int, ...]:
     """Part of every stage when the parts are visited one after another."""
     return tuple(i for i, part in enumerate(composition.parts) for _ in part.units)
-
-
-def unknown_of(entries: Sequence[Entry]) -> list[Entry]:
-    """Distinct columns that are only bounded."""
-    return list({id(e): e for e in entries if e.design is None}.values())

@@ -12,31 +12,33 @@ TPOT and TTFT goals are thresholds: the least cap under which a fleet exists.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from shardwright.formulations.cpsat.engine import EngineRun, run
-from shardwright.formulations.cpsat.patterns import FleetRows, fleet_model
+from shardwright.formulations.cpsat.patterns import (
+    Column,
+    Cut,
+    fleet_model,
+)
 from shardwright.formulations.lp.fleet import fleet_prices
 from shardwright.problem import Fleet, Problem
 from shardwright.schema.errors import SolverFailure
-from shardwright.schema.result import Status, StoppedBy
+from shardwright.schema.result import Status
 from shardwright.search.base import (
-    Improvement,
     Interrupted,
     SearchLimits,
     SearchOutcome,
     require_goals,
 )
-from shardwright.search.columns import ColumnPool, Entry, unknown_of
+from shardwright.search.columns import ColumnPool, Entry
 from shardwright.search.compositions import too_many
-from shardwright.search.fleets import UsedPatterns, place
-from shardwright.search.goals import ALL_GOALS, better, fleet_values, sense
-from shardwright.search.verify import verified
+from shardwright.search.fleets import Laid, UsedPatterns, place, unknown_of
+from shardwright.search.goals import ALL_GOALS, sense
+from shardwright.search.progress import LINEAR, Progress
 
 _MANY = 60
 _ROUNDS_PER_PLAN = 6
 _PRICED_AT_ONCE = 16
-_LINEAR = frozenset({"gpus", "cost", "throughput"})
 
 
 class Infeasible(Exception):
@@ -68,29 +70,19 @@ class DecompositionSolver:
 
 
 @dataclass
-class Search:
-    """The state of one lexicographic search."""
+class Search(Progress):
+    """One lexicographic search."""
 
-    problem: Problem
-    limits: SearchLimits
-    rows: FleetRows = field(default_factory=FleetRows)
     tpot_cap_ns: int | None = None
-    fleet: Fleet | None = None
-    values: tuple[int, ...] = ()
-    bounds: list[int | None] = field(default_factory=list)
-    open_bound: int | None = None
-    trajectory: list[Improvement] = field(default_factory=list)
-    sizes: dict[str, int] = field(default_factory=dict)
-    gap_used: bool = False
 
     def all_goals(self) -> None:
         """One goal after another, each within the values of the earlier ones."""
-        pool = ColumnPool.build(self.problem, self.limits)
+        pool = self._build(self.problem)
         self._first_plan(pool)
         self._complete(pool)
         for goal in self.problem.goals:
             self.open_bound = None
-            if goal in _LINEAR:
+            if goal in LINEAR:
                 self._linear(pool, goal)
             elif goal == "tpot":
                 self._least_tpot(pool)
@@ -98,9 +90,35 @@ class Search:
                 pool = self._least_ttft(pool)
 
     def _pool(self, problem: Problem) -> ColumnPool:
-        pool = ColumnPool.build(problem, self.limits)
+        pool = self._build(problem)
         self._complete(pool)
         return pool
+
+    def _build(self, problem: Problem) -> ColumnPool:
+        return ColumnPool.build(problem, self.limits)
+
+    def _as_columns(
+        self, pool: ColumnPool, entries: Sequence[Entry], ceilings: bool
+    ) -> list[Column]:
+        return [pool.column(e, ceilings) for e in entries]
+
+    def _linked(
+        self, entries: list[Entry], patterns: UsedPatterns, pooled: bool
+    ) -> UsedPatterns | Laid | None:
+        """Where the fleet lies; None where links forbid it, which is now a cut."""
+        return patterns
+
+    def _cuts(self) -> list[Cut]:
+        """Replicas that cannot be together."""
+        return []
+
+    def _proves(self, pool: ColumnPool) -> bool:
+        """Whether bounds of programs over the pool bound all fleets."""
+        return pool.complete and not pool.open
+
+    def _linear_bound(self, pool: ColumnPool, goal: str, bound: int) -> int:
+        """The bound that the last fleet program proves."""
+        return bound
 
     def _complete(self, pool: ColumnPool) -> None:
         pool.add_mixed()
@@ -109,7 +127,7 @@ class Search:
 
     def _first_plan(self, pool: ColumnPool) -> None:
         """An early plan from exact columns alone, for the first linear goal."""
-        goal = next((g for g in self.problem.goals if g in _LINEAR), "feasible")
+        goal = next((g for g in self.problem.goals if g in LINEAR), "feasible")
         self._plan_of_exact(pool, goal)
 
     def _plan_of_exact(self, pool: ColumnPool, goal: str) -> None:
@@ -126,8 +144,9 @@ class Search:
         outcome, fleet = self._settle(pool, goal)
         assert outcome.objective is not None
         self._keep_fleet(fleet, final=True)
-        value = self.values[len(self.bounds)]
         bound = outcome.objective if outcome.bound is None else outcome.bound
+        bound = self._linear_bound(pool, goal, bound)
+        value = self.values[len(self.bounds)]
         if not pool.complete:
             bound = self._pooled_bound(pool, goal, value)
         if pool.open:
@@ -145,7 +164,7 @@ class Search:
             if chosen is None:
                 self._nothing_fits(pool)
                 raise Infeasible
-            if pool.complete and not pool.open:
+            if self._proves(pool):
                 self._tighten(goal, outcome.bound)
             if self._within_gap(goal):
                 assert self.fleet is not None
@@ -211,7 +230,7 @@ class Search:
             if rounds % _ROUNDS_PER_PLAN == 0:
                 self._plan_of_exact(pool, goal)
             entries = pool.best(self.tpot_cap_ns)
-            if goal not in _LINEAR or len(entries) < _MANY:
+            if goal not in LINEAR or len(entries) < _MANY:
                 return entries
             columns = [pool.column(e) for e in entries]
             prices = fleet_prices(self.problem, columns, self.rows, goal)
@@ -233,25 +252,6 @@ class Search:
             pool.solve(entry)
         self.sizes["columns_priced"] = pool.solved
 
-    def _tighten(self, goal: str, bound: int | None) -> None:
-        """Keep the better of two bounds on the goal at hand."""
-        if bound is None:
-            return
-        old = self.open_bound
-        worse = old is not None and sense(goal) * bound < sense(goal) * old
-        self.open_bound = old if worse else bound
-
-    def _within_gap(self, goal: str) -> bool:
-        """Whether the first goal's plan is within the asked gap of the bound."""
-        index = len(self.bounds)
-        if not self.limits.gap or self.fleet is None or self.open_bound is None:
-            return False
-        if index >= len(self.values) or goal not in _LINEAR:
-            return False
-        value, bound = self.values[index], self.open_bound
-        within = abs(value - bound) <= self.limits.gap * abs(bound)
-        return within and value != bound
-
     def _least_tpot(self, pool: ColumnPool) -> None:
         """The least TPOT cap under which a fleet keeps the earlier goals."""
         while True:
@@ -264,12 +264,14 @@ class Search:
             place(pool.problem, pool.chunks, entries, patterns), final=True
         )
         attained = self.values[len(self.bounds)]
-        if attained != value:
+        if attained > value or (attained < value and self._proves(pool)):
             raise SolverFailure(f"TPOT {attained} attained under the least cap {value}")
-        self.bounds.append(value if pool.complete and not pool.open else None)
-        self.tpot_cap_ns = value
+        self.bounds.append(value if self._proves(pool) else None)
+        self.tpot_cap_ns = attained
 
-    def _least_cap(self, pool: ColumnPool) -> tuple[int, list[Entry], UsedPatterns]:
+    def _least_cap(
+        self, pool: ColumnPool
+    ) -> tuple[int, list[Entry], UsedPatterns | Laid]:
         """Bisect over the TPOT values of the pool, optimistic columns included."""
         caps = pool.tpot_values()
         if self.tpot_cap_ns is not None:
@@ -306,7 +308,7 @@ class Search:
                 continue
             self._keep_fleet(fleet, final=True)
             high = self.values[index]
-        self.bounds.append(high if pool.complete and not pool.open else None)
+        self.bounds.append(high if self._proves(pool) else None)
         self.problem = replace(
             self.problem, bounds=replace(self.problem.bounds, ttft_ns=high)
         )
@@ -324,73 +326,44 @@ class Search:
         *,
         pooled: bool = False,
         ceilings: bool = False,
-    ) -> tuple[EngineRun, tuple[list[Entry], UsedPatterns] | None]:
+    ) -> tuple[EngineRun, tuple[list[Entry], UsedPatterns | Laid] | None]:
         """One fleet program; None when it is infeasible."""
         if not entries:
             return EngineRun(Status.INFEASIBLE), None
-        columns = [pool.column(e, ceilings) for e in entries]
-        program = fleet_model(self.problem, columns, self.rows, goal, pooled=pooled)
-        outcome = run(program.model, self.limits)
-        self.sizes["fleet_programs"] = self.sizes.get("fleet_programs", 0) + 1
-        if outcome.status is Status.INFEASIBLE:
-            return outcome, None
-        if not outcome.found:
-            self.limits.poll()
-            raise Interrupted("time")
-        chosen = [
-            e
-            for e, n in zip(entries, program.chosen(outcome), strict=True)
-            for _ in range(n)
-        ]
-        return outcome, (chosen, program.used_patterns(outcome))
+        columns = self._as_columns(pool, entries, ceilings)
+        while True:
+            program = fleet_model(
+                self.problem, columns, self.rows, goal, pooled=pooled, cuts=self._cuts()
+            )
+            outcome = run(program.model, self.limits)
+            self.sizes["fleet_programs"] = self.sizes.get("fleet_programs", 0) + 1
+            if outcome.status is Status.INFEASIBLE:
+                return outcome, None
+            if not outcome.found:
+                self.limits.poll()
+                raise Interrupted("time")
+            counts = zip(entries, program.chosen(outcome), strict=True)
+            chosen = [e for e, n in counts for _ in range(n)]
+            found = self._linked(chosen, program.used_patterns(outcome), pooled)
+            if found is not None:
+                return outcome, (chosen, found)
 
     def _keep(
-        self, pool: ColumnPool, entries: list[Entry], patterns: UsedPatterns
+        self, pool: ColumnPool, entries: list[Entry], patterns: UsedPatterns | Laid
     ) -> None:
         if not unknown_of(entries):
             self._keep_fleet(
                 place(pool.problem, pool.chunks, entries, patterns), final=False
             )
 
-    def _keep_fleet(self, fleet: Fleet, final: bool) -> None:
-        """Keep a plan when it is better, or when a goal has just been settled."""
-        values = fleet_values(self.problem, fleet)
-        worse = self.values and not better(self.problem.goals, values, self.values)
-        if worse and not final:
-            return
-        self.fleet, self.values = fleet, values
-        bound = self.bounds[0] if self.bounds else self.open_bound
-        point = Improvement(self.limits.elapsed_s(), values[0], bound)
-        self.trajectory.append(point)
-        self.limits.report(point)
-
-    def outcome(self, status: Status, stopped_by: StoppedBy) -> SearchOutcome:
-        """What is known now."""
-        has_plan = status in (Status.OPTIMAL, Status.FEASIBLE)
-        goals = len(self.problem.goals)
-        bounds: list[int | None] = [*self.bounds]
-        if len(bounds) < goals:
-            bounds.append(self.open_bound)
-        bounds += [None] * (goals - len(bounds))
-        known = SearchOutcome(
-            status,
-            stopped_by,
-            None,
-            bounds=tuple(bounds) if status is not Status.INFEASIBLE else (),
-        )
-        if has_plan and self.fleet is not None:
-            known = verified(
-                "default", self.problem, self.fleet, status, stopped_by, known.bounds
-            )
-        return replace(
-            known, trajectory=tuple(self.trajectory), model_size=dict(self.sizes)
-        )
-
 
 def _search(problem: Problem, limits: SearchLimits) -> Search:
     """The search that suits the problem: listed compositions, or prices."""
+    from shardwright.search import linked
     from shardwright.search.by_prices import PricedSearch, applies
 
     if applies(problem) and too_many(problem):
         return PricedSearch(problem, limits)
+    if linked.applies(problem):
+        return linked.LinkedSearch(problem, limits)
     return Search(problem, limits)

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from shardwright.formulations.cpsat.patterns import IslandType, Pattern
-from shardwright.problem import Fleet, PlacedReplica, Problem, crossings_of
+from shardwright.problem import Fleet, PlacedReplica, Problem
 from shardwright.search.chunks import ChunkGroups
 from shardwright.search.columns import Entry
 from shardwright.search.compositions import Part
+
+
+@dataclass(frozen=True)
+class Laid:
+    """Islands of every replica's parts, in the order that its stages meet them."""
+
+    islands: tuple[tuple[int, ...], ...]
+
 
 UsedPatterns = list[tuple[IslandType, Pattern, int]]
 """Island type, pattern, and how many islands follow it."""
@@ -22,15 +31,21 @@ def place(
     problem: Problem,
     chunks: ChunkGroups,
     entries: list[Entry],
-    patterns: UsedPatterns,
+    patterns: UsedPatterns | Laid,
 ) -> Fleet:
     """Give every part of every replica an island of the patterns in use.
+
+    Or those where it was laid.
 
     Among prefill chunks that leave TPOT alone, each replica takes the one of least
     TTFT.
     """
-    slots = _slots(problem, patterns)
-    placed = [_place_one(problem, entry, slots) for entry in entries]
+    if isinstance(patterns, Laid):
+        pairs = zip(entries, patterns.islands, strict=True)
+        placed = [_on_islands(problem, e, _by_part(e, at)) for e, at in pairs]
+    else:
+        slots = _slots(problem, patterns)
+        placed = [_place_one(problem, entry, slots) for entry in entries]
     least = {d: chunks.least_ttft(d) for d in {r.design for r in placed}}
     return Fleet(tuple(replace(r, design=least[r.design]) for r in placed))
 
@@ -48,10 +63,21 @@ def _slots(problem: Problem, patterns: UsedPatterns) -> Slots:
 
 def _place_one(problem: Problem, entry: Entry, slots: Slots) -> PlacedReplica:
     """Neighbours that land on one island join: their hop does not leave it."""
-    assert entry.design is not None
     parts = [_take(problem, part, slots) for part in entry.composition.parts]
+    return _on_islands(problem, entry, parts)
+
+
+def _by_part(entry: Entry, met: tuple[int, ...]) -> list[tuple[int, ...]]:
+    order = list(dict.fromkeys(entry.homes))
+    return [(met[order.index(part)],) for part in range(len(order))]
+
+
+def _on_islands(
+    problem: Problem, entry: Entry, parts: list[tuple[int, ...]]
+) -> PlacedReplica:
+    assert entry.design is not None
     stage_islands = [parts[home] for home in entry.homes]
-    crossings = crossings_of(stage_islands)
+    crossings = problem.crossings(stage_islands)
     design = replace(entry.design, crossings=crossings)
     starts = [stage_islands[run[0]] for run in design.segment_runs()]
     return PlacedReplica(design, tuple(starts))
@@ -66,3 +92,8 @@ def _take(problem: Problem, part: Part, slots: Slots) -> tuple[int, ...]:
     for island in taken:
         room.remove(island)
     return tuple(sorted(taken))
+
+
+def unknown_of(entries: Sequence[Entry]) -> list[Entry]:
+    """Distinct columns that are only bounded."""
+    return list({id(e): e for e in entries if e.design is None}.values())

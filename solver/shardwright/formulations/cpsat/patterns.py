@@ -34,6 +34,21 @@ class Column:
     cost_micro_usd_per_hour: int
     rate_mtok_per_s: int
     role: PoolRole = "mixed"
+    level: int = 1
+    """Hops between islands are at this level of ``Problem.reach`` or faster."""
+
+
+@dataclass(frozen=True)
+class Need:
+    """``count`` replicas of a signature with hops at ``level`` or faster."""
+
+    signature: Signature
+    level: int
+    count: int
+
+
+Cut = tuple[Need, ...]
+"""Not all of these together: they cannot be placed."""
 
 
 @dataclass(frozen=True)
@@ -139,10 +154,12 @@ def fleet_model(
     goal: str,
     *,
     pooled: bool = False,
+    cuts: Sequence[Cut] = (),
 ) -> FleetModel:
     """The pattern program over ``columns`` for one linear goal.
 
-    ``pooled`` forgets the islands: GPUs of a class are one pool (a relaxation).
+    ``cuts``: replicas that cannot be together. ``pooled`` forgets the islands: GPUs
+    of a class are one pool (a relaxation).
     """
     from ortools.sat.python import cp_model
 
@@ -156,11 +173,29 @@ def fleet_model(
         _class_capacity(model, problem, columns, counts)
     else:
         patterns = _gpu_used_once(model, problem, columns, counts)
+    for cut in cuts:
+        _not_all(model, columns, counts, cut)
     _survive(model, problem, columns, counts, patterns)
     rate = _served_rate(model, columns, counts)
     _fleet_rows(model, problem, columns, counts, rate, rows)
     _objective(model, columns, counts, rate, goal)
     return FleetModel(model, counts, tuple(patterns))
+
+
+def _not_all(
+    model: CpModel, columns: Sequence[Column], counts: Sequence[Any], cut: Cut
+) -> None:
+    """Of some signature and level there are fewer than the cut needs."""
+    fewer = []
+    for need in cut:
+        mine = [
+            n
+            for n, c in zip(counts, columns, strict=True)
+            if c.signature == need.signature and c.level <= need.level
+        ]
+        fewer.append(model.new_bool_var(""))
+        model.add(sum(mine) < need.count).only_enforce_if(fewer[-1])
+    model.add_bool_or(fewer)
 
 
 def _most(problem: Problem, column: Column) -> int:
