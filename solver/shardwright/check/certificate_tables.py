@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from shardwright.check.engine import is_on
-from shardwright.check.exact import NS_PER_MS, exact
+from shardwright.check.exact import NS_PER_MS, exact, whole_ns
 from shardwright.check.lengths import Mix, mix_of
 from shardwright.check.memory import memory_cap_bytes, memory_of
 from shardwright.check.stage import (
@@ -18,7 +18,7 @@ from shardwright.check.stage import (
     has_experts,
     point_of,
 )
-from shardwright.check.times import hop_ns, return_ns, stage_time
+from shardwright.check.times import constant_seconds, hop_ns, layer_ns, return_ns
 from shardwright.schema.instance import Instance
 from shardwright.schema.model import LayerKind
 from shardwright.schema.plan import OperatingPoint
@@ -211,13 +211,15 @@ class PointTables:
     ) -> tuple[int, tuple[int, int, int, int]]:
         key = (point.micro_batch_sequences, k, tp)
         if key not in self._times:
-            constants = []
-            for role in range(4):
-                view = self._view(point, k, tp, role, 0)
-                constants.append(stage_time(view, balanced_iterations(view)).total_ns)
-            view = self._view(point, k, tp, MIDDLE, 1)
-            whole = stage_time(view, balanced_iterations(view)).total_ns
-            self._times[key] = whole - constants[MIDDLE], tuple(constants)
+            view = self._view(point, k, tp, MIDDLE, 0)
+            iterations = balanced_iterations(view)
+            middle, first, last = (
+                constant_seconds(self._view(point, k, tp, role, 0), iterations)
+                for role in (MIDDLE, FIRST, LAST)
+            )
+            parts = (middle, first, last, first + last - middle)
+            constants = tuple(map(whole_ns, parts))
+            self._times[key] = layer_ns(view, self._kind, iterations), constants
         return self._times[key]  # type: ignore[return-value]
 
     def _memory(self, point: Point, k: int, tp: int, role: int, layers: int) -> int:
