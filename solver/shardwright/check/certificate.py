@@ -212,7 +212,8 @@ class Verifier:
         stages = self.tables.stage_counts(micro_batches)
         variants = self.tables.variants(sequences, micro_batches, self.chunks)
         for rows in self.tables.rows(sequences, micro_batches, self.chunks):
-            book, exam = self._book(rows), Exam(rows)
+            units = tuple((u.kind, u.gpus) for u in rows.units)
+            book, exam = self._book(units), Exam(rows)
             if book is None:
                 return Ended(0, None, forced=True)
             keeper = Keeper(self.rules, exam, variants, self.terms.ttft_ns)
@@ -228,9 +229,18 @@ class Verifier:
                 columns[found.laying.segments] = max(known, (rate, found.gpus))
         return Ended(0, worst, columns)
 
-    def _book(self, rows: PointRows) -> LabelBook | None:
+    def label_count(self, sequences: int, micro_batches: int) -> int | None:
+        """How many labels a point has; None: more than are listed."""
+        stages, count = self.tables.stage_counts(micro_batches), 0
+        for units in self.tables.unit_sets():
+            book = self._book(units)
+            if book is None:
+                return None
+            count += sum(len(book.by_stages.get(n, ())) for n in stages)
+        return count
+
+    def _book(self, units: tuple[tuple[int, int], ...]) -> LabelBook | None:
         """The labels of a set of units; None: too many."""
-        units = tuple((u.kind, u.gpus) for u in rows.units)
         if units not in self._books:
             free = tuple(
                 sum(size * n for size, n in sizes.items())

@@ -2,7 +2,7 @@
 
 LB is concave in mu. A link begins at the multiplier of the last one, moved with the
 cap, and climbs; the cheap walk first, a dearer one where the cap falls too little.
-Where it does not fall at all the point is left to its labels.
+Where it does not fall at all, and where labels are few, the point is left to them.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from shardwright.schema.certificate import Claim
 _FALLS = (970, 985, 1000)
 """A cap has to fall to these thousandths by each walk, or the next is tried."""
 _CLIMBS = (5, 7, 7)
+FEW = 400
+"""Labels of a point that are sooner tried than the links of a chain are checked."""
 _BITS = 10
 """Of a multiplier: more would only make the file longer."""
 
@@ -89,12 +91,20 @@ class _Chain:
         return max(known, key=lambda mu: (known[mu], -mu))
 
 
-def with_links(verifier: Verifier, points: list[tuple[int, int]]) -> Claim:
-    """The verifier's claim with chains for these (M, q)."""
+def with_links(
+    verifier: Verifier, points: list[tuple[int, int]], few: int = FEW
+) -> Claim:
+    """The verifier's claim with proofs at these (M, q).
+
+    Labels where there are ``few`` at most, and where a chain is stuck; else a chain.
+    """
     chains = []
     for point in () if verifier.terms.vacuous else points:
-        links = _links(verifier, point, may_stick=False)
-        if links is None and verifier.labelled(*point).forced:
+        count = verifier.label_count(*point)
+        links: list[int] | None = None
+        if count is None or count > few:
+            links = _links(verifier, point, may_stick=False)
+        if links is None and count is None:
             links = _links(verifier, point, may_stick=True)
         chains.append((*point, *(links or ())))
     return verifier.claim.model_copy(update={"chains": tuple(chains)})

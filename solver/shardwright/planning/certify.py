@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from shardwright.check.certificate import ClaimProof, Verifier
 from shardwright.check.certificate_labels import Segments
-from shardwright.check.certificate_links import with_links
+from shardwright.check.certificate_links import FEW, with_links
 from shardwright.check.certificate_rules import RuleBook
 from shardwright.check.certificate_tables import NotCovered, PointTables
 from shardwright.check.certificate_terms import Terms, terms_of
@@ -23,9 +23,10 @@ from shardwright.search.certify import (
     most_throughput,
     prices_of_columns,
     searched_prices,
+    uniform_columns,
 )
 
-_ROUNDS = 6
+_ROUNDS = 12
 _COVERED: tuple[ClaimedGoal, ...] = ("gpus", "cost", "throughput", "tpot", "ttft")
 
 
@@ -89,21 +90,31 @@ class _Maker:
         bare = Claim(goal=goal, bound=bound, prices={}, slack_ppb=0, chains=())
         terms = terms_of(self.tables, bare, values)
         problem = most_throughput(self.problem, terms.gpus, terms.cost, terms.tpot_ns)
-        prices, columns = searched_prices(problem, self.limits)
+        columns = uniform_columns(problem)
+        prices = prices_of_columns(problem, columns) if columns else None
+        if not self._few_labels(bare, terms):
+            prices, columns = searched_prices(problem, self.limits)
         known = {(c.signature, c.rate_mtok_per_s): c for c in columns}
         best: tuple[Claim, ClaimProof] | None = None
         for _ in range(_ROUNDS):
             claim, proof, found = self._tried(bare, terms, prices)
             if best is None or _better(proof, best[1]):
                 best = claim, proof
-            new = {c: self._column(c, *found[c]) for c in found}
-            more = {(c.signature, c.rate_mtok_per_s): c for c in new.values()}
+            new = [self._column(segments, *found[segments]) for segments in found]
+            more = {(c.signature, c.rate_mtok_per_s): c for c in new}
             if proof.complete or more.keys() <= known.keys():
                 break
             known |= more
             prices = prices_of_columns(problem, list(known.values()))
         assert best is not None
         return best[0]
+
+    def _few_labels(self, bare: Claim, terms: Terms) -> bool:
+        """Whether the checker itself finds what earns most, soon."""
+        claim = self._priced(bare, None)
+        verifier = Verifier(self.tables, claim, terms, self.chunks, self.rules)
+        counts = (verifier.label_count(*point) for point in self.points)
+        return all(count is not None and count <= FEW for count in counts)
 
     def _tried(
         self, bare: Claim, terms: Terms, prices: CertificatePrices | None

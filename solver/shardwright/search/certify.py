@@ -12,7 +12,7 @@ from shardwright.formulations.lp.patterns import SegmentPrices, segment_prices
 from shardwright.problem import Bounds, Problem
 from shardwright.search.base import Interrupted, SearchLimits
 from shardwright.search.by_prices import NoPlan, PricedSearch
-from shardwright.search.priced import applies
+from shardwright.search.priced import PricedColumns, applies
 
 _FINE = 10**6
 _PER_COST = 10**3
@@ -46,6 +46,15 @@ def most_throughput(
         max_cost_micro_usd_per_hour=cost,
     )
     return replace(problem, goals=("throughput",), bounds=bounds)
+
+
+def uniform_columns(problem: Problem) -> list[Column]:
+    """Replicas of one unit of a ``most_throughput`` problem, without any search."""
+    if not applies(problem) or problem.usable_gpus < 1:
+        return []
+    columns = PricedColumns(problem)
+    columns.add_uniform()
+    return [columns.column(entry) for entry in columns.entries.values()]
 
 
 def searched_prices(
