@@ -289,8 +289,8 @@ class Verifier:
     def prove(self, asked: Points) -> ClaimProof:
         """The claim at the certificate's points, which ``asked`` have to be among."""
         if self.terms.vacuous:
-            bound = self.claim.bound
-            return ClaimProof(self.claim.goal, bound, bound, 0, 0, 0, (), (), False)
+            own = self.claim.bound
+            return ClaimProof(self.claim.goal, own, own, 0, 0, 0, (), (), False)
         slack = PPB + self.claim.slack_ppb
         worst, links, labelled = slack, 0, 0
         columns: dict[Segments, tuple[int, int]] = {}
@@ -308,7 +308,8 @@ class Verifier:
             if stuck or ended.ratio_ppb > slack:
                 open_points.append(at)
         self.columns = columns
-        fleets, bound = False, None
+        fleets = False
+        bound: int | None = None
         if not missing:
             bound = fallback(self.tables, self.claim, self.terms, worst)
         if attained(self.claim, bound):

@@ -44,7 +44,10 @@ class FleetSearch:
     def exists(self, room: Room, gpus: int, cost: int) -> bool:
         """Whether there is one."""
         self.columns.sort(key=lambda c: (-c.rate, c.segments))
-        return self._from(0, room, gpus, cost, 0)
+        try:
+            return self._from(0, room, gpus, cost, 0)
+        except RecursionError as error:
+            raise TooManyFleets from error
 
     def _from(self, at: int, room: Room, gpus: int, cost: int, earned: int) -> bool:
         if earned >= self.rate:

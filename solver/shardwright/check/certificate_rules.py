@@ -26,7 +26,6 @@ from shardwright.check.certificate_tables import (
     PointTables,
 )
 from shardwright.check.exact import NS_PER_MS, exact, whole_ns
-from shardwright.check.memory import memory_cap_bytes
 from shardwright.check.stage import Point, chunk_iterations
 from shardwright.check.times import constant_seconds, hop_ns, layer_ns
 
@@ -115,9 +114,9 @@ class RuleBook:
                 for role in _ROLES
             )
             seconds = middle, first, last, first + last - middle
-            held = tuple(self.tables.memory(point, k, tp, r, 0) for r in range(4))
-            layer = self.tables.memory(point, k, tp, MIDDLE, 1) - held[MIDDLE]
-            cap = memory_cap_bytes(self.tables.instance, view.spec)
+            held = tuple(self.tables.stage_bytes(point, k, tp, r) for r in range(4))
+            layer = self.tables.layer_bytes(point, k, tp)
+            cap = self.tables.cap_bytes(k)
             each = layer_ns(view, self.tables.kind, loads)
             times = tuple(map(whole_ns, seconds))
             self._rows[key] = ChunkRow(each, times, layer, held, cap)
@@ -167,9 +166,7 @@ class Keeper:
         time = unit.layer_ns * length + unit.stage_ns[ONLY]
         if row.stage_bytes[ONLY] + length * row.layer_bytes > row.cap_bytes:
             return False
-        budget = self.budgets.prefill(
-            time * point.micro_batches, point.micro_batches
-        )
+        budget = self.budgets.prefill(time * point.micro_batches, point.micro_batches)
         prefill = row.stage_ns[ONLY] + length * row.layer_ns
         return budget is None or prefill * point.chunk_count <= budget
 

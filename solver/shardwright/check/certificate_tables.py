@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
 from shardwright.check.engine import is_on
 from shardwright.check.exact import NS_PER_MS, exact, whole_ns
 from shardwright.check.lengths import Mix, mix_of
-from shardwright.check.memory import memory_cap_bytes, memory_of
+from shardwright.check.memory import (
+    activation_bytes,
+    communication_bytes,
+    framework_bytes,
+    kv_cache_bytes,
+    layer_weight_bytes,
+    memory_cap_bytes,
+    weights_bytes,
+)
 from shardwright.check.stage import (
     Layout,
     Point,
@@ -24,6 +33,8 @@ from shardwright.schema.model import LayerKind
 from shardwright.schema.plan import OperatingPoint
 
 MIDDLE, FIRST, LAST, ONLY = range(4)
+_NO_TIMES = (1, (1, 1, 1, 1))
+"""Of a unit that cannot hold a layer."""
 _PLACES = {MIDDLE: (1, 3), FIRST: (0, 2), LAST: (1, 2), ONLY: (0, 1)}
 
 
@@ -235,15 +246,12 @@ class PointTables:
         )
 
     def _unit(self, point: Point, k: int, tp: int) -> UnitRow:
-        layer, stage = self._stage_times(point, k, tp)
-        cap = memory_cap_bytes(self.instance, self.view(point, k, tp, 0, 0).spec)
-        each = self.memory(point, k, tp, MIDDLE, 1) - self.memory(
-            point, k, tp, MIDDLE, 0
-        )
+        each, cap = self.layer_bytes(point, k, tp), self.cap_bytes(k)
         most = []
         for role in range(4):
-            room = cap - self.memory(point, k, tp, role, 0)
+            room = cap - self.stage_bytes(point, k, tp, role)
             most.append(min(self.layers, room // max(1, each)) if room >= 0 else 0)
+        layer, stage = self._stage_times(point, k, tp) if any(most) else _NO_TIMES
         return UnitRow(k, tp, layer, stage, tuple(most))  # type: ignore[arg-type]
 
     def _stage_times(
@@ -262,16 +270,52 @@ class PointTables:
             self._times[key] = layer_ns(view, self.kind, iterations), constants
         return self._times[key]  # type: ignore[return-value]
 
-    def memory(self, point: Point, k: int, tp: int, role: int, layers: int) -> int:
-        if layers:
-            key: tuple[object, ...] = ("layer", point.sequences, k, tp)
-            if key not in self._bytes:
-                with_one = memory_of(self.view(point, k, tp, role, 1)).total()
-                self._bytes[key] = with_one - self.memory(point, k, tp, role, 0)
-            return self._bytes[key] + self.memory(point, k, tp, role, 0)
-        key = (point.micro_batch_sequences, point.chunk, k, tp, role)
+    def cap_bytes(self, k: int) -> int:
+        """What a GPU of a type may hold."""
+        return self._once(
+            ("cap", k),
+            lambda: memory_cap_bytes(
+                self.instance, self.instance.cluster.gpu_types[self.types[k]]
+            ),
+        )
+
+    def layer_bytes(self, point: Point, k: int, tp: int) -> int:
+        """Weights of one layer and the cache of all sequences for it."""
+        weights = self._once(
+            ("layer", k, tp),
+            lambda: layer_weight_bytes(self.view(point, k, tp, MIDDLE, 1), self.kind),
+        )
+        return weights + self._once(
+            ("cache", tp, point.sequences),
+            lambda: kv_cache_bytes(self.view(point, k, tp, MIDDLE, 1)),
+        )
+
+    def stage_bytes(self, point: Point, k: int, tp: int, role: int) -> int:
+        """A stage without layers."""
+        size = point.micro_batch_sequences, point.chunk
+        return self._once(
+            ("stage", k, tp, role, *size),
+            lambda: self._by_parts(self.view(point, k, tp, role, 0), k, tp, role),
+        )
+
+    def _by_parts(self, view: StageView, k: int, tp: int, role: int) -> int:
+        """Each part depends on few things, and is computed once."""
+        size = view.point.micro_batch_sequences, view.point.chunk
+        return (
+            self._once(("weights", k, tp, role), lambda: weights_bytes(view))
+            + self._once(
+                ("activations", tp, view.last, *size), lambda: activation_bytes(view)
+            )
+            + self._once(
+                ("buffers", k, tp, view.stages > 1, *size),
+                lambda: communication_bytes(view),
+            )
+            + self._once(("framework", k), lambda: framework_bytes(view))
+        )
+
+    def _once(self, key: tuple[object, ...], compute: Callable[[], int]) -> int:
         if key not in self._bytes:
-            self._bytes[key] = memory_of(self.view(point, k, tp, role, 0)).total()
+            self._bytes[key] = compute()
         return self._bytes[key]
 
     def _hop_rows(

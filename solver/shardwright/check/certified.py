@@ -205,10 +205,8 @@ def certified(
     claimed: dict[str, int | None] = {
         o.name: None if o.bound is None else whole(o.name, o.bound) for o in objectives
     } or dict(values)
-    batches = (grid or {}).get("sequences", {})
-    asked = {int(q): tuple(some) for q, some in batches.items()}
     try:
-        chunks = tuple((grid or {}).get("prefill_chunk_tokens", ()))
+        asked, chunks = _scope(grid)
         proofs = verify(instance, certificate, values, asked, chunks)
     except NotCovered as error:
         allowed = "a rule that certificates know"
@@ -218,9 +216,22 @@ def certified(
     by_goal = {proof.goal: proof for proof in proofs}
     return Certified(
         tuple(GoalProof(g, values[g], claimed[g], by_goal.get(g)) for g in goals),
-        bool(asked),
+        bool(asked and chunks),
         left_out(instance),
     )
+
+
+def _scope(
+    grid: dict[str, Any] | None,
+) -> tuple[dict[int, tuple[int, ...]], tuple[int, ...]]:
+    """Batches by micro-batches, and chunks, of a printed grid. Raises ValueError."""
+    try:
+        batches = (grid or {}).get("sequences", {})
+        asked = {int(q): tuple(int(m) for m in some) for q, some in batches.items()}
+        chunks = (grid or {}).get("prefill_chunk_tokens", ())
+        return asked, tuple(int(chunk) for chunk in chunks)
+    except (TypeError, AttributeError) as error:
+        raise ValueError("a grid that lists no batches") from error
 
 
 def _refused(found: str, allowed: str) -> InvalidInstance:

@@ -12,9 +12,10 @@ from shardwright.check.certificate_tables import NotCovered, PointTables
 from shardwright.check.certificate_terms import Terms, terms_of
 from shardwright.check.certified import whole
 from shardwright.formulations.cpsat.patterns import Column
+from shardwright.ingest import instance_sha256
 from shardwright.problem import Problem, compile_problem
 from shardwright.schema.certificate import Certificate, Claim, ClaimedGoal
-from shardwright.schema.errors import UnsupportedRule
+from shardwright.schema.errors import FieldError, InvalidInstance, UnsupportedRule
 from shardwright.schema.instance import Instance
 from shardwright.schema.result import Result
 from shardwright.search.base import SearchLimits
@@ -62,7 +63,16 @@ def certify(
 def certify_result(
     instance: Instance, result: Result, limits: SearchLimits
 ) -> Certificate:
-    """The certificate of a result. Raises UnsupportedRule, also without a plan."""
+    """The certificate of a result.
+
+    Raises UnsupportedRule, also without a plan, and InvalidInstance for the result of
+    another instance.
+    """
+    own = instance_sha256(instance)
+    if result.instance_sha256 != own:
+        other = f"the instance {result.instance_sha256[:12]}"
+        allowed = f"{own[:12]}; options of solve change it: solve --certificate"
+        raise InvalidInstance("result", [FieldError("instance_sha256", other, allowed)])
     if result.plan is None:
         raise UnsupportedRule("certificate", f"a result that is {result.status.value}")
     values, bounds = {}, {}
