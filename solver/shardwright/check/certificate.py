@@ -1,106 +1,161 @@
 """Is a plan's bound true? Re-checked in integers, without any solver.
 
+A claim denies a fleet: none of so many GPUs, such cost and such a TPOT earns ``rate``.
 For every operating point a chain of caps on TPOT falls from the limit until nothing
 fits. At each cap a lower bound LB on the price of a replica shows what one may earn:
 rate <= floor((1 + slack) LB) down to the next cap, which the checker computes itself.
-So no replica earns more than 1 + slack times its price, and no fleet more than that
-times what the islands are worth. Any multipliers are valid; bad ones prove less.
+Or all labels of the point are tried, exactly. So no replica earns more than 1 + slack
+times its price, and no fleet more than that times what the islands are worth. Where
+this is not below ``rate``, replicas that earn nearly their price are listed, and all
+fleets of them tried. Any multipliers are valid; bad ones prove less.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from shardwright.check.certificate_fleets import (
+    Column,
+    FleetSearch,
+    Room,
+    TooManyFleets,
+)
+from shardwright.check.certificate_labels import (
+    Exam,
+    LabelBook,
+    Segments,
+    TooMany,
+    earners,
+)
+from shardwright.check.certificate_rules import Keeper, RuleBook
 from shardwright.check.certificate_tables import PointRows, PointTables
+from shardwright.check.certificate_terms import (
+    FINE,
+    PPB,
+    Terms,
+    attained,
+    fallback,
+    prices_of,
+    terms_of,
+    worth_of,
+)
 from shardwright.check.certificate_walks import NONE, SCALE, lower_bound
-from shardwright.check.exact import exact
-from shardwright.schema.certificate import Certificate
+from shardwright.schema.certificate import Certificate, Claim
 from shardwright.schema.instance import Instance
 
-_PPB = 10**9
 _STEPS = 10**4
 _WIDEST = 500
 """Forced steps: 10^-4 of the cap, doubled while they last, at most a twentieth."""
-FINE = 10**6
-"""Units of a price in one mtok/s."""
+_SHIFTS = 64
 
 Link = tuple[int, int]
-"""(mu, walk)."""
+"""(mu, walk): mu prices a ns of S in 10^-7 mtok/s, walk finds the bound (0: by layers,
+1: by units, 2: by segments)."""
 
 Choose = Callable[[PointRows, int, int], Link]
 """(rows, cap, link number) -> multiplier and walk of the next link."""
 
+Points = tuple[tuple[int, int], ...]
+"""(M, q) of operating points."""
+
+
+def link_code(mantissa: int, shift: int, walk: int) -> int:
+    """A link as a certificate has it: mu = mantissa 2^shift."""
+    return (mantissa * _SHIFTS + shift) * 3 + walk
+
+
+def link_of(code: int) -> Link:
+    """What a code says."""
+    rest, walk = divmod(code, 3)
+    mantissa, shift = divmod(rest, _SHIFTS)
+    return mantissa << shift, walk
+
 
 @dataclass(frozen=True)
-class Proof:
-    """What a certificate proves.
+class ClaimProof:
+    """What is proven of one goal, in its integer unit.
 
-    bound: on the goal, in mtok/s or GPUs; None where points are ``missing``. ``open``
-    points earn up to ``ratio_ppb`` more than the slack that the certificate claims:
-    the bound counts that in, and what is beyond the slack rests on the solver.
+    bound: proven; None where points are ``missing``. ``claimed``: what the certificate
+    claims, which is proven where nothing is ``open``: points where replicas may earn
+    more than their price, or, where ``fleets``, fleets that may earn more than claimed.
     """
 
     goal: str
     bound: int | None
-    claimed_bound: int | None
+    claimed: int
     links: int
-    open: tuple[tuple[int, int], ...]
-    missing: tuple[tuple[int, int], ...] = ()
+    labelled: int
+    columns: int
+    open: Points
+    missing: Points
+    fleets: bool
 
     @property
     def complete(self) -> bool:
         """Whether nothing of the certificate's own claim rests on a solver."""
-        return not self.open and not self.missing
+        return not (self.open or self.missing or self.fleets)
 
 
 @dataclass(frozen=True)
 class Ended:
-    """A chain that ended: its links, and what designs earn at most, in ppb of price."""
+    """A point that is done: its links, and what replicas earn at most, in ppb of price.
+
+    ratio_ppb None: nothing is known. forced: caps were lowered by force, or there are
+    too many labels. columns: segments -> (rate, GPUs) of the replicas
+    that earn nearly their price.
+    """
 
     links: int
-    ratio_ppb: int
+    ratio_ppb: int | None
+    columns: dict[Segments, tuple[int, int]] = field(default_factory=dict)
+    forced: bool = False
 
 
 @dataclass
 class Verifier:
-    """Chains over the tables of one instance."""
+    """One claim over the tables of one instance."""
 
     tables: PointTables
-    certificate: Certificate
+    claim: Claim
+    terms: Terms
+    chunks: tuple[int, ...]
+    rules: RuleBook
     prices: list[list[int]] = field(init=False)
+    spare: int | None = field(init=False)
+    """What islands are worth above the rate denied, in 10^-6 mtok/s, if anything."""
+    columns: dict[Segments, tuple[int, int]] = field(default_factory=dict)
+    """Replicas that earn nearly their price, of the last proof: (rate, GPUs)."""
+    _books: dict[tuple[tuple[int, int], ...], LabelBook | None] = field(
+        default_factory=dict
+    )
 
     def __post_init__(self) -> None:
-        each = self.certificate.per_gpu
-        self.prices = []
-        for k, name in enumerate(self.tables.types):
-            room = max(self.tables.islands[k], default=0)
-            own = self.certificate.prices.get(name, ())
-            if len(own) < room:
-                raise ValueError(f"prices of {name}: {len(own)}, {room} are needed")
-            self.prices.append(
-                [0, *(p + each * (z + 1) for z, p in enumerate(own[:room]))]
-            )
+        self.prices = prices_of(self.tables, self.claim)
+        ratio = PPB + self.claim.slack_ppb
+        worth = worth_of(self.tables, self.claim, self.terms)
+        over = worth * ratio - self.terms.rate * FINE * PPB
+        self.spare = None if over < 0 else -(-over // PPB)
 
-    def worth(self) -> int:
-        """What all islands can hold of segments, at their prices without per_gpu."""
-        total = 0
-        for k, name in enumerate(self.tables.types):
-            own = [0, *self.certificate.prices[name]]
-            for free, count in self.tables.islands[k].items():
-                total += count * _knapsack(own, free)
-        return total
+    def least_rate(self, price: int) -> int:
+        """A replica of that price counts from this rate on, in mtok/s."""
+        most = price * (PPB + self.claim.slack_ppb)
+        if self.spare is None:
+            return most // (PPB * FINE) + 1
+        return max(1, -((self.spare - most // PPB) // FINE))
 
     def point(self, chain: tuple[int, ...]) -> Ended:
-        """The chains of a point, one per set of units."""
-        links, worst = 0, 0
-        for rows in self.tables.rows(
-            chain[0], chain[1], self.certificate.prefill_chunk_tokens
-        ):
+        """One point: the chains of its sets of units, or its labels."""
+        if len(chain) == 2:
+            return self.labelled(*chain)
+        links, worst, forced = 0, 0, False
+        for rows in self.tables.rows(chain[0], chain[1], self.chunks):
             ended = self.chain(rows, _given(chain[2 + links :]))
-            links, worst = links + ended.links, max(worst, ended.ratio_ppb)
-        return Ended(links, worst)
+            links, forced = links + ended.links, forced or ended.forced
+            if ended.ratio_ppb is None:
+                return Ended(links, None)
+            worst = max(worst, ended.ratio_ppb)
+        return Ended(links, worst, forced=forced)
 
     def chain(self, rows: PointRows, choose: Choose) -> Ended:
         """From the limit down until nothing fits.
@@ -108,8 +163,8 @@ class Verifier:
         Where the bound lets the cap not fall it is lowered by force, and what a design
         may earn there counts.
         """
-        theta, step, number = self.tables.limit_ns, 0, 0
-        worst = _PPB + self.certificate.slack_ppb
+        theta, step, number = self.top(rows), 0, 0
+        worst, forced = PPB + self.claim.slack_ppb, False
         while theta > 0:
             mu, walk = choose(rows, theta, number)
             number += 1
@@ -119,17 +174,29 @@ class Verifier:
             below = self.below(rows, bound)
             step = 0 if below < theta else max(1, 2 * step)
             if step:
+                if not bound and self.given_away:
+                    return Ended(number, None)
+                forced = True
                 below = theta - 1 - min(step, _WIDEST) * theta // _STEPS
                 rate = rows.tokens // (max(0, below) + 1)
-                ratio = rate * FINE * SCALE * _PPB // max(1, bound) + 1
+                ratio = rate * FINE * SCALE * PPB // max(1, bound) + 1
                 worst = max(worst, ratio)
             theta = below
-        return Ended(number, worst)
+        return Ended(number, worst, forced=forced)
+
+    @property
+    def given_away(self) -> bool:
+        """Whether a segment costs nothing: no ratio bounds what it may earn."""
+        return any(0 in row[1:] for row in self.prices)
+
+    def top(self, rows: PointRows) -> int:
+        """The cap that chains begin with; above the latter replicas earn nothing."""
+        limit = self.terms.tpot_ns
+        return rows.tokens if limit is None else min(limit, rows.tokens)
 
     def below(self, rows: PointRows, bound: int) -> int:
         """The next cap: above it no design of that price earns more than it may."""
-        most = bound * (_PPB + self.certificate.slack_ppb)
-        return rows.tokens // (most // (_PPB * SCALE * FINE) + 1)
+        return rows.tokens // self.least_rate(bound // SCALE)
 
     def following(self, rows: PointRows, theta: int, mu: int, walk: int) -> int | None:
         """The next cap; None where nothing fits any more."""
@@ -138,72 +205,169 @@ class Verifier:
             return None
         return self.below(rows, max(0, bound)) or None
 
+    def labelled(self, sequences: int, micro_batches: int) -> Ended:
+        """All labels of a point, exactly."""
+        worst: int | None = PPB + self.claim.slack_ppb
+        columns: dict[Segments, tuple[int, int]] = {}
+        stages = self.tables.stage_counts(micro_batches)
+        variants = self.tables.variants(sequences, micro_batches, self.chunks)
+        for rows in self.tables.rows(sequences, micro_batches, self.chunks):
+            units = tuple((u.kind, u.gpus) for u in rows.units)
+            book, exam = self._book(units), Exam(rows)
+            if book is None:
+                return Ended(0, None, forced=True)
+            keeper = Keeper(self.rules, exam, variants, self.terms.ttft_ns)
+            limit = self.top(rows)
+            for found in earners(
+                exam, book, stages, limit, self.least_rate, keeper.keeps
+            ):
+                price, rate = found.laying.price, found.rate
+                if worst is not None:
+                    ratio = -(-rate * FINE * PPB // price) if price else None
+                    worst = None if ratio is None else max(worst, ratio)
+                known = columns.get(found.laying.segments, (0, 0))
+                columns[found.laying.segments] = max(known, (rate, found.gpus))
+        return Ended(0, worst, columns)
+
+    def label_count(self, sequences: int, micro_batches: int) -> int | None:
+        """How many labels a point has; None: more than are listed."""
+        stages, count = self.tables.stage_counts(micro_batches), 0
+        for units in self.tables.unit_sets():
+            book = self._book(units)
+            if book is None:
+                return None
+            count += sum(len(book.by_stages.get(n, ())) for n in stages)
+        return count
+
+    def _book(self, units: tuple[tuple[int, int], ...]) -> LabelBook | None:
+        """The labels of a set of units; None: too many."""
+        if units not in self._books:
+            free = tuple(
+                sum(size * n for size, n in sizes.items())
+                for sizes in self.tables.islands
+            )
+            most = self.tables.instance.limits.max_pipeline_stages
+            try:
+                self._books[units] = LabelBook(
+                    units,
+                    self.prices,
+                    free,
+                    self.terms.gpus,
+                    min(most, self.tables.layers),
+                    self.spare is not None,
+                )
+            except TooMany:
+                self._books[units] = None
+        return self._books[units]
+
+    def fleet_exists(self, columns: dict[Segments, tuple[int, int]]) -> bool:
+        """Whether replicas of these columns may earn what the claim denies."""
+        ratio = PPB + self.claim.slack_ppb
+        cost = self.terms.cost
+
+        def worth(room: Room, gpus: int, left: int) -> int:
+            most = worth_of(self.tables, self.claim, Terms(0, gpus, left, None), room)
+            return most * ratio // (PPB * FINE)
+
+        def cost_of(segments: Segments) -> int:
+            if cost is None:
+                return 0
+            each = self.tables.costs
+            return sum((each[k] or 0) * z for k, z in segments)
+
+        listed = [
+            Column(rate, segments, gpus, cost_of(segments))
+            for segments, (rate, gpus) in columns.items()
+        ]
+        room: Room = tuple(tuple(sorted(s.items())) for s in self.tables.islands)
+        search = FleetSearch(listed, self.terms.rate, worth)
+        try:
+            return search.exists(room, self.terms.gpus, cost or 0)
+        except TooManyFleets:
+            return True
+
+    def prove(self, asked: Points) -> ClaimProof:
+        """The claim at the certificate's points, which ``asked`` have to be among."""
+        if self.terms.vacuous:
+            own = self.claim.bound
+            return ClaimProof(self.claim.goal, own, own, 0, 0, 0, (), (), False)
+        slack = PPB + self.claim.slack_ppb
+        worst, links, labelled = slack, 0, 0
+        columns: dict[Segments, tuple[int, int]] = {}
+        open_points, missing = [], sorted(set(asked) - self._listed())
+        for chain in self.claim.chains:
+            ended, at = self.point(chain), (chain[0], chain[1])
+            links, labelled = links + ended.links, labelled + (len(chain) == 2)
+            for segments, found in ended.columns.items():
+                columns[segments] = max(found, columns.get(segments, (0, 0)))
+            if ended.ratio_ppb is None:
+                missing.append(at)
+                continue
+            worst = max(worst, ended.ratio_ppb)
+            stuck = self.spare is not None and ended.forced
+            if stuck or ended.ratio_ppb > slack:
+                open_points.append(at)
+        self.columns = columns
+        fleets = False
+        bound: int | None = None
+        if not missing:
+            bound = fallback(self.tables, self.claim, self.terms, worst)
+        if attained(self.claim, bound):
+            open_points = []
+        elif not (missing or open_points):
+            fleets = self.fleet_exists(columns)
+        if not (missing or open_points or fleets):
+            bound = self.claim.bound
+        return ClaimProof(
+            self.claim.goal,
+            bound,
+            self.claim.bound,
+            links,
+            labelled,
+            len(columns),
+            tuple(open_points),
+            tuple(missing),
+            fleets,
+        )
+
+    def _listed(self) -> set[tuple[int, int]]:
+        return {(chain[0], chain[1]) for chain in self.claim.chains}
+
 
 def _given(links: tuple[int, ...]) -> Choose:
     """The links of the certificate in order; behind the last one, that again."""
 
     def choose(rows: PointRows, theta: int, number: int) -> Link:
-        return divmod(links[min(number, len(links) - 1)], 3) if links else (0, 0)
+        return link_of(links[min(number, len(links) - 1)]) if links else (0, 0)
 
     return choose
-
-
-def _knapsack(prices: list[int], free: int) -> int:
-    best = [0] * (free + 1)
-    for room in range(1, free + 1):
-        best[room] = best[room - 1]
-        for z in range(1, min(room, len(prices) - 1) + 1):
-            best[room] = max(best[room], best[room - z] + prices[z])
-    return best[free]
 
 
 def verify(
     instance: Instance,
     certificate: Certificate,
+    values: Mapping[str, int] | None = None,
     grid: dict[int, tuple[int, ...]] | None = None,
     chunks: tuple[int, ...] = (),
-) -> Proof:
-    """What the certificate proves of an instance.
+) -> tuple[ClaimProof, ...]:
+    """What the certificate proves of an instance, claim by claim.
 
-    ``grid``: q -> batches that have to be covered, with any of ``chunks`` (a result
-    prints both); without them the points of the certificate are the claim. Raises
-    NotCovered, ValueError.
+    ``values``: the plan's, in the order of the goals. ``grid``: q -> batches that
+    have to be covered, with any of ``chunks`` (a result prints both); without them the
+    points of the certificate are the claim. Raises NotCovered, ValueError.
     """
-    if chunks:
-        certificate = certificate.model_copy(update={"prefill_chunk_tokens": chunks})
-    verifier = Verifier(PointTables(instance), certificate)
-    unproved, links, worst = [], 0, _PPB + certificate.slack_ppb
-    for chain in certificate.chains:
-        ended = verifier.point(chain)
-        links += ended.links
-        if ended.ratio_ppb > _PPB + certificate.slack_ppb:
-            unproved.append((chain[0], chain[1]))
-            worst = max(worst, ended.ratio_ppb)
-    listed = {(chain[0], chain[1]) for chain in certificate.chains}
-    asked = {(m, q) for q, batches in (grid or {}).items() for m in batches if m >= q}
-    missing = tuple(sorted(asked - listed))
-    bounds = [
-        _bound(instance, verifier, ratio)
-        for ratio in (worst, _PPB + certificate.slack_ppb)
-    ]
-    return Proof(
-        certificate.goal,
-        None if missing else bounds[0],
-        bounds[1],
-        links,
-        tuple(unproved),
-        missing,
+    tables = PointTables(instance)
+    rules = RuleBook(tables)
+    asked = tuple(
+        (m, q) for q, batches in (grid or {}).items() for m in batches if m >= q
     )
-
-
-def _bound(instance: Instance, verifier: Verifier, ratio_ppb: int) -> int | None:
-    """ratio worth, or the GPUs that the request rate needs at least."""
-    c, worth = verifier.certificate, verifier.worth()
-    if c.goal == "throughput":
-        return None if c.per_gpu else worth * ratio_ppb // (_PPB * FINE)
-    rate = instance.workload.request_rate_per_s
-    if rate is None or not c.per_gpu:
-        return None
-    asked = exact(rate) * verifier.tables.mix.mean_output * 1000
-    least = asked * FINE * _PPB / ratio_ppb - worth
-    return max(0, math.ceil(least / c.per_gpu))
+    return tuple(
+        Verifier(
+            tables,
+            claim,
+            terms_of(tables, claim, values or {}),
+            chunks or certificate.prefill_chunk_tokens,
+            rules,
+        ).prove(asked)
+        for claim in certificate.claims
+    )

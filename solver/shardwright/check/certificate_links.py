@@ -2,20 +2,41 @@
 
 LB is concave in mu. A link begins at the multiplier of the last one, moved with the
 cap, and climbs; the cheap walk first, a dearer one where the cap falls too little.
+Where it does not fall at all, and where labels are few, the point is left to them.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from shardwright.check.certificate import FINE, Link, Verifier
+from shardwright.check.certificate import Link, Verifier, link_code
 from shardwright.check.certificate_tables import PointRows
+from shardwright.check.certificate_terms import FINE
 from shardwright.check.certificate_walks import SCALE, lower_bound
-from shardwright.schema.certificate import Certificate
+from shardwright.schema.certificate import Claim
 
 _FALLS = (970, 985, 1000)
 """A cap has to fall to these thousandths by each walk, or the next is tried."""
 _CLIMBS = (5, 7, 7)
+FEW = 400
+"""Labels of a point that are sooner tried than the links of a chain are checked."""
+_BITS = 10
+"""Of a multiplier: more would only make the file longer."""
+
+
+class _Stuck(Exception):
+    """A cap that no multiplier makes fall."""
+
+
+def _parts(mu: int) -> tuple[int, int]:
+    """mu = mantissa 2^shift, cut to a few bits."""
+    shift = max(0, mu.bit_length() - _BITS)
+    return mu >> shift, shift
+
+
+def _coarse(mu: int) -> int:
+    mantissa, shift = _parts(mu)
+    return mantissa << shift
 
 
 @dataclass
@@ -24,6 +45,7 @@ class _Chain:
 
     verifier: Verifier
     links: list[Link]
+    may_stick: bool
     mu: int = 0
     theta: int = 0
 
@@ -44,6 +66,8 @@ class _Chain:
                 break
             self.mu = max(mu, self.mu // 8)
         assert best is not None
+        if best[0] >= theta and not self.may_stick:
+            raise _Stuck
         self.mu = best[1][0] or self.mu
         self.links.append(best[1])
         return best[1]
@@ -52,30 +76,48 @@ class _Chain:
         """A multiplier with a large LB: from the last one up or down, then between."""
         known: dict[int, int] = {}
 
-        def at(mu: int) -> int:
+        def at(mu: int) -> None:
             if mu not in known:
                 known[mu] = lower_bound(rows, self.verifier.prices, theta, mu, walk)
-            return known[mu]
 
-        best, factor = max(1, self.mu), 3.0
+        best, factor = _coarse(max(1, self.mu)), 3.0
         at(0)
         at(best)
         for _ in range(climbs):
             for mu in (int(best * factor), int(best / factor)):
-                at(mu)
+                at(_coarse(mu))
             best = max(known, key=lambda mu: known[mu]) or best
             factor = factor**0.5
         return max(known, key=lambda mu: (known[mu], -mu))
 
 
-def with_links(verifier: Verifier, points: list[tuple[int, int]]) -> Certificate:
-    """The verifier's certificate with chains for these (M, q)."""
+def with_links(
+    verifier: Verifier, points: list[tuple[int, int]], few: int = FEW
+) -> Claim:
+    """The verifier's claim with proofs at these (M, q).
+
+    Labels where there are ``few`` at most, and where a chain is stuck; else a chain.
+    """
     chains = []
-    chunks = verifier.certificate.prefill_chunk_tokens
-    for sequences, micro_batches in points:
-        links: list[Link] = []
-        for rows in verifier.tables.rows(sequences, micro_batches, chunks):
-            verifier.chain(rows, _Chain(verifier, links))
-        coded = (3 * mu + walk for mu, walk in links)
-        chains.append((sequences, micro_batches, *coded))
-    return verifier.certificate.model_copy(update={"chains": tuple(chains)})
+    for point in () if verifier.terms.vacuous else points:
+        count = verifier.label_count(*point)
+        links: list[int] | None = None
+        if count is None or count > few:
+            links = _links(verifier, point, may_stick=False)
+        if links is None and count is None:
+            links = _links(verifier, point, may_stick=True)
+        chains.append((*point, *(links or ())))
+    return verifier.claim.model_copy(update={"chains": tuple(chains)})
+
+
+def _links(
+    verifier: Verifier, point: tuple[int, int], may_stick: bool
+) -> list[int] | None:
+    """Codes of a point's links; None where a chain is stuck."""
+    links: list[Link] = []
+    try:
+        for rows in verifier.tables.rows(*point, verifier.chunks):
+            verifier.chain(rows, _Chain(verifier, links, may_stick))
+    except _Stuck:
+        return None
+    return [link_code(*_parts(mu), walk) for mu, walk in links]

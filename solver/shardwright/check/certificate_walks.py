@@ -28,7 +28,11 @@ Prices = Sequence[Sequence[int]]
 def lower_bound(rows: PointRows, prices: Prices, theta: int, mu: int, walk: int) -> int:
     """min over designs with q T <= theta of price + mu (S - theta), from below."""
     caps = [_caps(rows, unit, theta) for unit in rows.units]
-    found = (_by_layers, _linear, _segments)[walk](rows, prices, caps, mu)
+    if rows.layers == 1:
+        costs = [_share(prices[u.kind], u.gpus) for u in rows.units]
+        found = _alone(rows, costs, caps, mu)
+    else:
+        found = (_by_layers, _linear, _segments)[walk](rows, prices, caps, mu)
     return NONE if found >= NONE else found - mu * theta
 
 

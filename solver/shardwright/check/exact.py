@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from decimal import ROUND_FLOOR, Context, Decimal
 from fractions import Fraction
+from functools import lru_cache
 
 from shardwright.schema.workload import BYTES_PER_PARAMETER
 
@@ -18,11 +19,15 @@ _ROUNDED = Context(prec=35)
 _KEPT = Context(prec=30, rounding=ROUND_FLOOR)
 """Cut, not rounded: a time that is a whole number of ns is never taken for more."""
 
+_REMEMBERED = 4096
+"""Numbers of documents, which recur at every stage and operating point."""
+
 NS_PER_S = 10**9
 NS_PER_MS = 10**6
 NS_PER_US = 10**3
 
 
+@lru_cache(maxsize=_REMEMBERED)
 def exact(value: float) -> Fraction:
     """The decimal as written: 0.85 is 17/20, not the nearest binary fraction."""
     return Fraction(repr(value))
@@ -33,13 +38,20 @@ def power_norm(first: Number, second: Number, exponent: float) -> Fraction:
     small, large = sorted((Fraction(first), Fraction(second)))
     if not small or not exponent:
         return large
-    power, ratio = Decimal(repr(exponent)), small / large
+    return large * _growth(small / large, exponent)
+
+
+@lru_cache(maxsize=_REMEMBERED)
+def _growth(ratio: Fraction, exponent: float) -> Fraction:
+    """(1 + ratio^p)^(1/p); the same for every width that shards divide into evenly."""
+    power = Decimal(repr(exponent))
     share = _WORKING.divide(Decimal(ratio.numerator), Decimal(ratio.denominator))
     grown = _WORKING.add(1, _WORKING.power(share, power))
     factor = _WORKING.power(grown, _WORKING.divide(Decimal(1), power))
-    return large * Fraction(_KEPT.plus(_ROUNDED.plus(factor)))
+    return Fraction(_KEPT.plus(_ROUNDED.plus(factor)))
 
 
+@lru_cache(maxsize=_REMEMBERED)
 def bytes_per_value(dtype: str) -> Fraction:
     """Bytes of one number of the format; half a byte for four bits."""
     return Fraction(*BYTES_PER_PARAMETER[dtype])
@@ -55,6 +67,7 @@ def whole_ns(seconds: Number) -> int:
     return math.ceil(seconds * NS_PER_S)
 
 
+@lru_cache(maxsize=_REMEMBERED)
 def us_in_s(microseconds: float) -> Fraction:
     """Microseconds of a document as exact seconds."""
     return exact(microseconds) / 10**6

@@ -6,51 +6,52 @@ Everything is exact; a format without a figure is refused, never guessed.
 from __future__ import annotations
 
 from fractions import Fraction
+from functools import lru_cache
 
 from shardwright.check.exact import Number, exact, power_norm, us_in_s
 from shardwright.check.stage import StageView
 from shardwright.schema.cluster import EngineCosts, GpuSpec
 from shardwright.schema.errors import FieldError, InvalidInstance
 
+_REMEMBERED = 1024
+
 
 def hbm_rate(spec: GpuSpec) -> Fraction:
     """BW·e_hbm."""
-    return _hbm(spec) * exact(spec.calibration.hbm_efficiency)
+    return _bytes_per_s(spec.hbm_gbyte_per_s, spec.calibration.hbm_efficiency)
 
 
 def kv_read_rate(spec: GpuSpec) -> Fraction:
     """BW·e_kv."""
-    return _hbm(spec) * exact(spec.calibration.kv_read_efficiency)
+    return _bytes_per_s(spec.hbm_gbyte_per_s, spec.calibration.kv_read_efficiency)
 
 
 def link_rate(spec: GpuSpec) -> Fraction:
     """B·e_link."""
-    efficiency = exact(spec.calibration.link_efficiency)
-    return exact(spec.link_gbyte_per_s) * 10**9 * efficiency
+    return _bytes_per_s(spec.link_gbyte_per_s, spec.calibration.link_efficiency)
 
 
 def crossing_rate(spec: GpuSpec) -> Fraction:
     """min(N·e_net, B·e_link): data leaves a GPU over its own links first."""
-    efficiency = exact(spec.calibration.network_efficiency)
-    network = exact(spec.network_gbyte_per_s) * 10**9 * efficiency
-    return min(network, link_rate(spec))
+    efficiency = spec.calibration.network_efficiency
+    return min(_bytes_per_s(spec.network_gbyte_per_s, efficiency), link_rate(spec))
 
 
 def matmul_rate(view: StageView, stored: str) -> Fraction:
     """F[d]·e_mm[d]·f for matrices stored in a format."""
     dtype = _compute_format(view, stored)
     table = view.spec.calibration.matmul_efficiency
-    peak = _peak_flops(view, dtype)
+    peak = _peak_tflops(view, dtype)
     if dtype not in table:
         raise _missing(view, "calibration.matmul_efficiency", dtype, list(table))
-    return peak * exact(table[dtype]) * exact(engine_costs(view).compute_factor)
+    return _flops_per_s(peak, table[dtype], engine_costs(view).compute_factor)
 
 
 def attention_rate(view: StageView) -> Fraction:
     """F[act]·e_att·f."""
-    efficiency = exact(view.spec.calibration.attention_efficiency)
-    efficiency *= exact(engine_costs(view).compute_factor)
-    return _peak_flops(view, view.instance.precision.activations) * efficiency
+    efficiency = view.spec.calibration.attention_efficiency
+    peak = _peak_tflops(view, view.instance.precision.activations)
+    return _flops_per_s(peak, efficiency, engine_costs(view).compute_factor)
 
 
 def unpacked(view: StageView, stored: str) -> Fraction:
@@ -85,8 +86,14 @@ def start_up(view: StageView, ranks: int) -> Fraction:
     return us_in_s(table[min(enough) if enough else max(table)])
 
 
-def _hbm(spec: GpuSpec) -> Fraction:
-    return exact(spec.hbm_gbyte_per_s) * 10**9
+@lru_cache(maxsize=_REMEMBERED)
+def _bytes_per_s(gbyte_per_s: float, efficiency: float) -> Fraction:
+    return exact(gbyte_per_s) * 10**9 * exact(efficiency)
+
+
+@lru_cache(maxsize=_REMEMBERED)
+def _flops_per_s(tflops: float, efficiency: float, factor: float) -> Fraction:
+    return exact(tflops) * 10**12 * exact(efficiency) * exact(factor)
 
 
 def _compute_format(view: StageView, stored: str) -> str:
@@ -96,11 +103,11 @@ def _compute_format(view: StageView, stored: str) -> str:
     return view.instance.precision.activations
 
 
-def _peak_flops(view: StageView, dtype: str) -> Fraction:
+def _peak_tflops(view: StageView, dtype: str) -> float:
     table = view.spec.dense_tflops
     if dtype not in table:
         raise _missing(view, "dense_tflops", dtype, list(table))
-    return exact(table[dtype]) * 10**12
+    return table[dtype]
 
 
 def _missing(

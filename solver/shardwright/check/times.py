@@ -88,6 +88,20 @@ def stage_time(view: StageView, iterations: Iterations) -> StageTime:
     return StageTime(total, communication, len(view.kinds) + 1, communication_terms)
 
 
+def constant_seconds(view: StageView, iterations: Iterations) -> Fraction:
+    """ρ, the mean over the iterations, before it is rounded."""
+    found = Fraction(0)
+    for share, load in iterations:
+        found += share * _law(view, load).constant()[0]
+    return found
+
+
+def layer_ns(view: StageView, kind: LayerKind, iterations: Iterations) -> int:
+    """τ_g, the mean over the iterations, rounded up."""
+    found = ((share, _law(view, load).layer(kind)) for share, load in iterations)
+    return _mean_ns(found)[0]
+
+
 @dataclass(frozen=True)
 class _Together:
     """An iteration of a stage whose experts lie on the attention GPUs."""

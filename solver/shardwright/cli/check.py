@@ -18,7 +18,7 @@ PlanPath = Annotated[
 
 CertificatePath = Annotated[
     Path | None,
-    typer.Option(help="Re-check the bound with this file (``certify`` writes it)."),
+    typer.Option(help="Re-check the bounds with this file, without any solver."),
 ]
 
 
@@ -39,10 +39,18 @@ def check(
         proof = None
         if certificate is not None:
             from shardwright.check.certified import certified
-            from shardwright.ingest.load import load_certificate, load_grid
+            from shardwright.ingest.load import (
+                load_certificate,
+                load_grid,
+                load_objectives,
+            )
 
             proof = certified(
-                read, report, load_certificate(certificate), load_grid(plan)
+                read,
+                report,
+                load_certificate(certificate),
+                load_grid(plan),
+                load_objectives(plan),
             )
         if json:
             own = {} if proof is None else {"certificate": proof.as_dict()}
@@ -52,5 +60,9 @@ def check(
             if proof is not None:
                 typer.echo(f"{proof.text()}\n")
             typer.echo(report_text(report, messages))
-    ok = report.ok and (proof is None or proof.accepted)
-    raise typer.Exit(ExitCode.DONE if ok else ExitCode.VIOLATIONS)
+    code = ExitCode.DONE
+    if proof is not None and not proof.complete:
+        code = ExitCode.LIMIT
+    if not report.ok or (proof is not None and proof.refuted):
+        code = ExitCode.VIOLATIONS
+    raise typer.Exit(code)

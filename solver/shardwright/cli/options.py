@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from pathlib import Path
 from typing import Any, get_args
 
 from shardwright.schema.errors import FieldError, InvalidInstance
@@ -38,6 +39,13 @@ def override(
     changed = instance.model_copy(update=changes)
     _refuse_contradictions(changed)
     return changed
+
+
+def needs_folder(certificate: bool, save_dir: Path | None) -> None:
+    """A certificate is written beside the result. Raises InvalidInstance."""
+    if certificate and save_dir is None:
+        error = FieldError("--certificate", "no --save-dir", "with --save-dir DIR")
+        raise InvalidInstance("command line", [error])
 
 
 def _refuse_contradictions(instance: Instance) -> None:

@@ -26,6 +26,7 @@ _TABLES = "Tables to print, by name, or 'all'."
 _ROUTED = "Instead of an instance: nodes that hold layer intervals, requests routed."
 _STAGES = "With --routed: most stages of a route."
 _LATENCY = "With --routed: most milliseconds of a route."
+_CERTIFICATE = "With --save-dir: also certificate.json, for check --certificate."
 _SAVE = "Also write result.json, plan.json and tables.txt to this folder."
 
 
@@ -51,6 +52,9 @@ def solve(
     ] = 2,
     seed: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Random seed.")] = 0,
     save_dir: Annotated[Path | None, typer.Option(help=_SAVE)] = None,
+    certificate: Annotated[
+        bool, typer.Option("--certificate", help=_CERTIFICATE)
+    ] = False,
     tables: Annotated[str | None, typer.Option(help=_TABLES)] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress.")] = False,
@@ -58,6 +62,7 @@ def solve(
     """Find the best deployment of an instance and prove it."""
     with reported():
         from shardwright.cli.options import (
+            needs_folder,
             override,
             parse_gap,
             parse_seconds,
@@ -67,6 +72,7 @@ def solve(
         from shardwright.ingest import load
 
         names = parse_tables(tables)
+        needs_folder(certificate, save_dir)
         limits = {"gap": parse_gap(gap), "time_limit_s": parse_seconds(time_limit)}
         parameters = {"workers": workers, "seed": seed, **limits}
         caps = {"max_stages": max_stages, "max_latency_ms": max_latency}
@@ -90,6 +96,7 @@ def solve(
                 {"solver": solver, **parameters},
                 names=names,
                 save_dir=save_dir,
+                certificate=certificate,
                 as_json=json,
                 quiet=quiet,
             )
@@ -102,6 +109,7 @@ def _solve_and_print(
     *,
     names: list[str] | None,
     save_dir: Path | None,
+    certificate: bool,
     as_json: bool,
     quiet: bool,
 ) -> int:
@@ -121,7 +129,25 @@ def _solve_and_print(
         typer.echo(document or _text(solution, names))
         if save_dir is not None:
             save(save_dir, result, _text(solution, names or saved_tables()))
+            if certificate:
+                _certify(solution, save_dir, parameters["time_limit_s"])
     return int(result_code(result))
+
+
+def _certify(solution: Solution, folder: Path, seconds: float) -> None:
+    """The certificate beside the result; what it does not cover is said, not hidden."""
+    from shardwright.cli.certify import written
+    from shardwright.schema.errors import UnsupportedRule
+
+    path = folder / "certificate.json"
+    try:
+        said = written(
+            solution.instance, solution.result, path, seconds, "--certificate"
+        )
+    except UnsupportedRule as error:
+        path.unlink(missing_ok=True)  # an earlier one would be of another answer
+        said = f"no certificate of {error.rule}: the bounds rest on the solver"
+    typer.echo(said, err=True)
 
 
 def _text(solution: Solution, names: Sequence[str] | None) -> str:

@@ -17,6 +17,7 @@ from shardwright.schema.certificate import Certificate
 from shardwright.schema.errors import InvalidInstance
 from shardwright.schema.instance import Instance
 from shardwright.schema.plan import Plan
+from shardwright.schema.result import ObjectiveValue, Result
 
 MAX_PLAN_BYTES = 64 * 10**6
 MAX_PLAN_VALUES = 5_000_000
@@ -77,6 +78,22 @@ def load_plan(path: str | Path) -> Plan:
     if "plan" in raw and "pools" not in raw:
         return validate(Plan, raw["plan"], source, "plan")
     return validate(Plan, raw, source)
+
+
+def load_result(path: str | Path) -> Result:
+    """A result file. Raises InvalidInstance."""
+    path = Path(path)
+    raw = parse(read_file(path, MAX_PLAN_BYTES), str(path), MAX_PLAN_VALUES)
+    return validate(Result, raw, str(path))
+
+
+def load_objectives(path: str | Path) -> tuple[ObjectiveValue, ...]:
+    """The goals of a result file, with values and bounds; () in a bare plan."""
+    path = Path(path)
+    raw = parse(read_file(path, MAX_PLAN_BYTES), str(path), MAX_PLAN_VALUES)
+    if "plan" not in raw or "pools" in raw:
+        return ()
+    return validate(Result, raw, str(path)).objectives
 
 
 def load_grid(path: str | Path) -> dict[str, Any] | None:

@@ -2,55 +2,99 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from math import ceil
 
+from shardwright.formulations.cpsat.patterns import Column, FleetRows
+from shardwright.formulations.lp.patterns import SegmentPrices, segment_prices
 from shardwright.problem import Bounds, Problem
-from shardwright.search.base import SearchLimits
+from shardwright.search.base import Interrupted, SearchLimits
 from shardwright.search.by_prices import NoPlan, PricedSearch
-from shardwright.search.priced import applies
+from shardwright.search.priced import PricedColumns, applies
 
 _FINE = 10**6
-_MOST_SLACK = 10**9
-"""In ppb: a bound of twice the prices proves nothing of use."""
+_PER_COST = 10**3
+_MOST_SLACK = 10**8
+"""In ppb: a bound so far above the prices proves nothing of use."""
 
 
-def certificate_prices(
-    problem: Problem, limits: SearchLimits
-) -> tuple[list[list[int]], int, int] | None:
-    """(prices per class and size, per GPU, slack in ppb) for the first goal.
+@dataclass(frozen=True)
+class CertificatePrices:
+    """Whole prices as ``schema.certificate.Claim`` has them; own[class][z - 1]."""
 
-    None where prices do not cover a rule of the problem, or price nothing. Prices are
-    in 10^-6 mtok/s, rounded up, as ``schema.certificate`` has them.
+    own: tuple[tuple[int, ...], ...]
+    per_gpu: int
+    per_cost: int
+    slack_ppb: int
+
+
+def most_throughput(
+    problem: Problem, gpus: int, cost: int | None, tpot_ns: int | None
+) -> Problem:
+    """Most throughput within GPUs, 10^-6 USD/h and TPOT.
+
+    Without the rules that neither prices nor the checker's chains know: what bounds all
+    designs bounds those that keep more rules.
     """
-    goal = problem.goals[0]
-    alone = replace(problem, goals=(goal,), bounds=_relaxed(problem.bounds))
-    if goal not in ("throughput", "gpus") or not applies(alone):
-        return None
-    search = PricedSearch(alone, limits)
-    try:
+    bounds = replace(
+        _relaxed(problem.bounds),
+        tpot_ns=tpot_ns,
+        max_gpus=gpus,
+        spare_gpus=0,
+        max_cost_micro_usd_per_hour=cost,
+    )
+    return replace(problem, goals=("throughput",), bounds=bounds)
+
+
+def uniform_columns(problem: Problem) -> list[Column]:
+    """Replicas of one unit of a ``most_throughput`` problem, without any search."""
+    if not applies(problem) or problem.usable_gpus < 1:
+        return []
+    columns = PricedColumns(problem)
+    columns.add_uniform()
+    return [columns.column(entry) for entry in columns.entries.values()]
+
+
+def searched_prices(
+    problem: Problem, limits: SearchLimits
+) -> tuple[CertificatePrices | None, list[Column]]:
+    """Prices of a ``most_throughput`` problem, and the columns they came from.
+
+    None where prices do not cover a rule, or nothing fits.
+    """
+    if not applies(problem) or problem.usable_gpus < 1:
+        return None, []
+    search = PricedSearch(problem, limits)
+    with suppress(NoPlan, Interrupted):  # its proof, so far, is what counts
         search.by_prices()
-    except NoPlan:
-        return None
+    columns = [search.columns.column(e) for e in search.columns.entries.values()]
     if search.proof is None:
-        return None
+        return None, columns
     priced, ratio = search.proof
     slack = max(0, ceil((ratio - 1) * 10**9))
-    if slack > _MOST_SLACK:  # something is priced at nothing
-        return None
-    per_gpu = ceil(priced.per_unit * _FINE) + 1 if goal == "gpus" else 0
-    own = [
-        [max(0.0, p - priced.per_unit * (z + 1)) for z, p in enumerate(row[1:])]
-        for row in priced.prices.segment
-    ]
-    return rounded(own), per_gpu, slack
+    return _whole(priced.duals, slack if slack <= _MOST_SLACK else 0), columns
+
+
+def prices_of_columns(
+    problem: Problem, columns: Sequence[Column]
+) -> CertificatePrices | None:
+    """Prices by the linear program over some columns."""
+    duals = segment_prices(problem, columns, FleetRows(), "throughput")
+    return None if duals is None else _whole(duals, 0)
+
+
+def _whole(duals: SegmentPrices, slack: int) -> CertificatePrices:
+    return CertificatePrices(
+        tuple(rounded([[max(0.0, p) for p in row[1:]] for row in duals.segment])),
+        ceil(duals.gpu * _FINE) if duals.gpu > 0 else 0,
+        ceil(duals.cost * _FINE * _PER_COST) if duals.cost > 0 else 0,
+        slack,
+    )
 
 
 def _relaxed(bounds: Bounds) -> Bounds:
-    """Without the rules that neither prices nor the checker's chains know.
-
-    What bounds all designs bounds those that keep more rules.
-    """
     return replace(
         bounds,
         memory_imbalance=None,
@@ -58,10 +102,12 @@ def _relaxed(bounds: Bounds) -> Bounds:
         communication_share=None,
         split=None,
         survive=(),
+        targets=(),
         replicas=None,
+        rate_mtok_per_s=None,
     )
 
 
-def rounded(rows: list[list[float]]) -> list[list[int]]:
+def rounded(rows: list[list[float]]) -> list[tuple[int, ...]]:
     """Whole 10^-6 mtok/s, never less than the price."""
-    return [[ceil(price * _FINE) + 1 for price in row] for row in rows]
+    return [tuple(ceil(price * _FINE) + 1 for price in row) for row in rows]

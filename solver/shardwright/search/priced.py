@@ -77,6 +77,7 @@ class GoalPrices:
     worth: float
     per_unit: float
     rate: int
+    duals: SegmentPrices
 
     def bound(self, goal: str, ratio: float) -> int | None:
         """The bound on the goal when no design earns more than ratio x price."""
@@ -112,7 +113,8 @@ def goal_prices(
     worth = sum(len(problem.island_types[t]) * v for t, v in values.items())
     worth += duals.gpu * caps[0] + duals.cost * (caps[1] or 0)
     per_unit = 0.0 if goal == "throughput" else 1.0 / scale
-    return GoalPrices(Prices(tuple(rows)), worth / scale, per_unit, least_rate)
+    prices = Prices(tuple(rows))
+    return GoalPrices(prices, worth / scale, per_unit, least_rate, duals)
 
 
 @dataclass(frozen=True)
