@@ -13,10 +13,11 @@ from shardwright.check.stage import has_experts
 
 
 def stage_inside_island(case: Case) -> Iterator[RuleRow]:
-    """z = 1; ep > 1 and no expert_unit: also z > 1 whole islands of G/z GPUs each"""
+    """z = 1; ep > 1, cp = 1, no expert_unit: also z > 1 whole islands of G/z GPUs"""
     for stage in case.stages():
         islands = case.inventory.islands(stage.stage.gpus)
-        spread = stage.layout.ep > 1 and not stage.layout.apart
+        layout = stage.layout
+        spread = layout.ep > 1 and layout.cp == 1 and not layout.apart
         if spread and len(islands) > 1:
             yield from _whole_islands(case, stage, islands)
         else:

@@ -62,12 +62,13 @@ class Links:
     def exchange(
         self, tokens: FloatArray, token_bytes: int, experts: ExpertRank
     ) -> FloatArray:
-        """How tokens of attn_dp ranks reach the experts and return."""
+        """How rows of several attention ranks reach their experts and return."""
         shape = self.shape
         if shape.ep == 1:
-            return 2 * self.all_gather(tokens * token_bytes, shape.attn_dp)
+            each = tokens / shape.moe_dp * token_bytes
+            return 2 * self.all_gather(each, shape.ranks_per_copy)
         ways = 2 * self.one_way(tokens / shape.gpus * token_bytes, experts)
-        partial = tokens / shape.ep * token_bytes
+        partial = tokens / (shape.ep * shape.moe_dp) * token_bytes
         return ways + self.all_reduce(partial, shape.moe_tp)
 
     def one_way(self, sent_bytes: FloatArray, experts: ExpertRank) -> FloatArray:

@@ -292,7 +292,10 @@ class Stack:
     def _exchange(self, tokens: FloatArray) -> FloatArray:
         f, c, s = self._figures, self.rates.columns, self._shape
         gathered = 2 * terms.all_gather(
-            tokens * s["hidden"], s["dp"], self._work["start_dp"], c["link"]
+            tokens / s["moe_dp"] * s["hidden"],
+            s["dp"] / s["moe_dp"],
+            self._work["start_dp"],
+            c["link"],
         )
         inside = f["top_k"] * (1 - 1 / s["ep"])
         way = terms.one_way(
@@ -301,7 +304,7 @@ class Stack:
             c["link"], c["network"], s["islands"],
         )  # fmt: skip
         partial = terms.all_reduce(
-            tokens / s["ep"] * s["hidden"], s["moe_tp"],
+            tokens / (s["ep"] * s["moe_dp"]) * s["hidden"], s["moe_tp"],
             self._work["start_moe_tp"], c["link"],
         )  # fmt: skip
         return np.where(s["ep"] > 1, 2 * way + partial, gathered)

@@ -26,6 +26,7 @@ from shardwright.cost.times import hop_ns
 from shardwright.plan.experts import map_of, redundant_slots
 from shardwright.plan.parts import MemoryAnatomy
 from shardwright.problem import stage_roles
+from shardwright.problem.context import kv_shards
 from shardwright.schema.cluster import GpuSpec, NodeGroup
 from shardwright.schema.instance import Instance
 from shardwright.schema.plan import GpuRank, OperatingPoint, Plan, Replica, Stage
@@ -157,6 +158,8 @@ class Anatomy:
             len(islands),
             0 if apart is None else apart.gpus,
             1 if apart is None else apart.ping_pong,
+            s.cp,
+            kv_shards(self.instance, s.cp),
         )
 
     def island(self, gpu: GpuRank) -> tuple[str, int]:

@@ -19,6 +19,7 @@ from shardwright.cost.memory import (
     communication_bytes,
     framework_bytes,
     stage_weight_bytes,
+    tokens_of_rank,
 )
 from shardwright.cost.rank import RankLayer
 from shardwright.cost.shape import StageShape
@@ -118,13 +119,15 @@ class StageCosts:
     def _role_bytes(self, unit: Unit, role: int, micro_batch: int, chunk: int) -> int:
         model, precision = self.instance.model, self.instance.precision
         mine = ceil_div(micro_batch, unit.shape.attn_dp)
-        tokens = mine + chunk
+        tokens = tokens_of_rank(unit.shape, mine, chunk)
         logit_rows = mine + ceil_fraction(chunk / self.mix.prompt_work)
         gpu, ranks = self.gpu(unit), self._attention_ranks(unit.shape)
         return (
             stage_weight_bytes(model, precision, unit.shape.tp, role)
             + activation_bytes(model, precision, ranks, tokens, logit_rows, role)
-            + communication_bytes(model, precision, gpu, unit.shape, tokens, role)
+            + communication_bytes(
+                model, precision, gpu, unit.shape, ranks, (mine, chunk), role
+            )
             + framework_bytes(gpu, self.instance.limits)
         )
 

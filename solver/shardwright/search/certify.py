@@ -25,7 +25,8 @@ def certificate_prices(
     """
     goal = problem.goals[0]
     alone = replace(problem, goals=(goal,), bounds=_relaxed(problem.bounds))
-    if goal not in ("throughput", "gpus") or not applies(alone):
+    grouped = any(unit.shape.cp > 1 for unit in problem.units)
+    if goal not in ("throughput", "gpus") or grouped or not applies(alone):
         return None
     search = PricedSearch(alone, limits)
     try:
