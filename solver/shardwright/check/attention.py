@@ -16,8 +16,8 @@ class AttentionShard:
     ``weights`` and ``small`` are the parts of P and Q, ``cached`` the values in the
     cache per token, ``width`` the working width; ``output`` is O, the values of a
     partial result of each of the ``heads`` (section 14). FLOPs are per token and
-    position: ``prefill_flops`` of a prompt token, ``latent_flops`` of a decoding one where it
-    attends in the latent space (0: reading the cache is all that counts).
+    position: ``prefill_flops`` of a prompt token, ``latent_flops`` of a decoding one
+    where it attends in the latent space (0: reading the cache is all that counts).
     """
 
     weights: int

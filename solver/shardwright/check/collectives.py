@@ -45,18 +45,18 @@ def after_experts(view: StageView, ffn: MoeFfn, load: Load) -> Fraction:
     layout = view.layout
     if layout.ranks_per_copy <= 1:
         return all_reduce(view, view.tp, hidden_bytes(view, load.rank_tokens))
-    rows = Fraction(load.rows, layout.moe_dp)
+    rows = load.rows(layout)
     if layout.ep == 1:
         return 2 * all_gather(view, layout.ranks_per_copy, hidden_bytes(view, rows))
-    partial = hidden_bytes(view, rows / layout.ep)
-    exchange = 2 * _dispatch(view, ffn, load.rows)
+    partial = hidden_bytes(view, Fraction(rows, layout.ep))
+    exchange = 2 * _dispatch(view, ffn, rows)
     return exchange + all_reduce(view, layout.moe_tp, partial)
 
 
 def _dispatch(view: StageView, ffn: MoeFfn, tokens: int) -> Fraction:
     """One way of the exchange; the way back takes as long."""
     layout = view.layout
-    own = hidden_bytes(view, Fraction(tokens, layout.gpus))
+    own = hidden_bytes(view, Fraction(tokens, layout.moe_tp * layout.ep))
     elsewhere = ffn.top_k * (1 - Fraction(1, layout.ep))
     inside = own * elsewhere / link_rate(view.spec)
     per_island = -(-layout.gpus // layout.islands)

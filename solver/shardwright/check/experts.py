@@ -85,7 +85,7 @@ def expert_bytes(view: StageView, ffn: MoeFfn) -> Fraction:
 def expert_seconds(view: StageView, ffn: MoeFfn, load: Load) -> Fraction:
     """The busiest GPU's pairs, tiles at least, computed and the slots awake read."""
     layout = view.layout
-    tokens = shard(load.rows, layout.moe_dp)
+    tokens = load.rows(layout)
     share = awake(ffn, min(tokens, load.stage_tokens))
     stored = stored_format(view.instance, "experts")
     pairs = Fraction(tokens * ffn.top_k, layout.ep) * balance(view, ffn)

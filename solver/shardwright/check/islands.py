@@ -13,11 +13,12 @@ from shardwright.check.stage import has_experts
 
 
 def stage_inside_island(case: Case) -> Iterator[RuleRow]:
-    """z = 1; ep > 1, cp = 1, no expert_unit: also z > 1 whole islands of G/z GPUs"""
+    """z = 1; ep > 1, cp = moe_dp = 1, no expert_unit: also z whole islands of G/z"""
     for stage in case.stages():
         islands = case.inventory.islands(stage.stage.gpus)
         layout = stage.layout
-        spread = layout.ep > 1 and layout.cp == 1 and not layout.apart
+        single = layout.apart or layout.cp > 1 or layout.moe_dp > 1
+        spread = layout.ep > 1 and not single
         if spread and len(islands) > 1:
             yield from _whole_islands(case, stage, islands)
         else:

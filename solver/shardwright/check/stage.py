@@ -245,10 +245,12 @@ class Load:
         """n_r: all tokens of a rank."""
         return self.sequences + self.rank_prompt
 
-    @property
-    def rows(self) -> int:
-        """n_x: what the experts see, decoding sequences once from every rank."""
-        return self.stage_tokens + (self.ranks - 1) * self.stage_sequences
+    def rows(self, layout: Layout) -> int:
+        """N: what the fullest copy of the experts sees of its D' attention ranks."""
+        served = layout.ranks_per_copy
+        decoding = min(served * self.sequences, self.ranks * self.stage_sequences)
+        prompts = self.stage_tokens - self.stage_sequences
+        return decoding + min(served * self.rank_prompt, prompts)
 
 
 Iterations = tuple[tuple[Fraction, Load], ...]

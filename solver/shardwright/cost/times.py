@@ -74,9 +74,12 @@ class Load:
         """Tokens of one rank: decoding is the same work on all of a context group."""
         return self.sequences + self.rank_prompts(cp)
 
-    def rows(self, cp: int) -> FloatArray:
-        """Rows that experts see: those of every rank."""
-        return self.tokens + (cp - 1) * self.decoding
+    def rows(self, shape: StageShape) -> FloatArray:
+        """Rows that the fullest copy of the experts sees: those of all its ranks."""
+        ranks, cp = shape.ranks_per_copy, shape.cp
+        decoding = np.minimum(ranks * self.sequences, cp * self.decoding)
+        prompts = self.tokens - self.decoding
+        return decoding + np.minimum(ranks * self.rank_prompts(cp), prompts)
 
     @cached_property
     def without_prompts(self) -> Load:
@@ -158,7 +161,7 @@ class StageClock:
             prompts = load.rank_prompts(self.shape.cp)
             seconds = seconds + self._prefill_attention(rank.attention, prompts)
         if rank.experts is not None:
-            rows = load.rows(self.shape.cp)
+            rows = load.rows(self.shape)
             seconds = seconds + self._experts(rank.experts, rows, load.tokens)
         return seconds, communication
 
@@ -184,7 +187,7 @@ class StageClock:
             if shape.cp > 1:
                 total = total + self.gathered_s(rank, load) + self.merged_s(rank, load)
         if rank.experts is not None and shape.ranks_per_copy > 1:
-            rows = load.rows(shape.cp)
+            rows = load.rows(shape)
             return total + self.links.exchange(rows, width, rank.experts)
         return total + one if rank.has_ffn else total
 
@@ -243,11 +246,10 @@ class StageClock:
     ) -> FloatArray:
         """Busiest GPU: its pairs computed, or its woken experts read.
 
-        Of the rows of all ranks ``tokens`` are different ones.
+        Of the rows of a copy's ranks at most ``tokens`` are different ones.
         """
-        mine = np.ceil(rows / self.shape.moe_dp)
-        pairs = mine * experts.top_k / self.shape.ep * experts.balance
-        unlike = np.minimum(mine, tokens)
+        pairs = rows * experts.top_k / self.shape.ep * experts.balance
+        unlike = np.minimum(rows, tokens)
         awake = experts.slots * terms.woken(experts.experts, experts.top_k, unlike)
         rows = np.maximum(pairs, awake * self._constants.expert_tile_rows)
         compute = 2.0 * experts.parameters * rows / self._sustained(experts.dtype)

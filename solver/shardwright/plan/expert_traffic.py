@@ -155,14 +155,13 @@ def _exchange(
 ) -> Iterator[_Piece]:
     """How tokens of several attention ranks reach the experts and return."""
     shape = links.shape
-    everything = load.rows(shape.cp) * width
+    everything = load.rows(shape) * width
     if shape.ep == 1:
-        everything = everything / shape.moe_dp
         time = float(links.all_gather(everything, shape.ranks_per_copy)[0])
         yield _Piece("all-gather", "tokens", float(everything[0]), time)
         yield _Piece("reduce-scatter", "", float(everything[0]), time)
         return
-    sent = everything / shape.gpus
+    sent = everything / (shape.moe_tp * shape.ep)
     time = float(links.one_way(sent, experts)[0])
     size = float(sent[0])
     for way in ("dispatch", "combine"):
@@ -171,6 +170,6 @@ def _exchange(
             across = size * links.copies_across(experts)
             yield _Piece("across islands", way, across, 0.0)
     if shape.moe_tp > 1:
-        partial = everything / (shape.ep * shape.moe_dp)
+        partial = everything / shape.ep
         time = float(links.all_reduce(partial, shape.moe_tp)[0])
         yield _Piece("all-reduce", "experts", float(partial[0]), time)

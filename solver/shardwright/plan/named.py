@@ -208,7 +208,7 @@ def _ranks(stage: Stage, row: Exchange) -> int:
 
 
 def _stride(stage: Stage, row: Exchange) -> int:
-    """How far apart ranks of a collective lie: context groups run across those of tp."""
+    """How far apart the ranks of a collective lie: context groups run across tp."""
     return stage.shape.tp if row.what in CONTEXT_ROWS and _groups_fill(stage) else 1
 
 

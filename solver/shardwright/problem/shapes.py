@@ -92,6 +92,8 @@ class ShapeRules:
             return
         shards = kv_shards(self.instance, cp)
         for moe_dp in expert_copies(self.instance, cp):
+            if 1 not in (moe_dp, islands):
+                continue
             for moe_tp, ep in _expert_degrees(gpus, moe_dp):
                 if engine == "vllm" and ep not in (1, gpus):
                     continue
