@@ -8,6 +8,7 @@ from shardwright.ingest.parameters import parameter_counts
 from shardwright.plan.groups import (
     ReplicaGroup,
     degrees,
+    grouped,
     has_experts,
     replica_words,
     split,
@@ -175,6 +176,9 @@ def _degrees(group: ReplicaGroup) -> list[tuple[str, str]]:
     """Degrees in one line; with experts also what each of them is."""
     stages = group.replica.stages
     rows = [("degrees", degrees(group.replica))]
+    if grouped(stages):
+        parts = "+".join(dict.fromkeys(str(s.shape.cp) for s in stages))
+        rows.append(("context parallel", f"{parts} ranks share each sequence"))
     if not has_experts(stages):
         return rows
     names = {

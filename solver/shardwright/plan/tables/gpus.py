@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from shardwright.plan.groups import has_experts, ranges, shape_words
+from shardwright.plan.groups import grouped, has_experts, ranges, shape_words
 from shardwright.plan.tables.experts import experts_matrix
 from shardwright.plan.tables.text import (
     Cell,
@@ -26,6 +26,7 @@ _HEADERS = (
     "repl\nica",
     "\nstage",
     "TP\nrank",
+    "CP\nrank",
     "\nlayers",
     "memory\nweights",
     "per\nKV",
@@ -37,7 +38,8 @@ _HEADERS = (
 )
 
 
-_ALIGN = "lrrrrlrrrrrrl"
+_ALIGN = "lrrrrrlrrrrrrl"
+_CONTEXT = "CP\nrank"
 
 
 def gpus_table(view: PlanView) -> str:
@@ -47,18 +49,25 @@ def gpus_table(view: PlanView) -> str:
     if any(has_experts(replica.stages) for replica in replicas):
         return experts_matrix(view, title)
     rows = [row for i, r in enumerate(replicas) for row in _replica_rows(i, r)]
-    return titled(title, fitted(_HEADERS, rows, _ALIGN))
+    several = any(grouped(replica.stages) for replica in replicas)
+    kept = [i for i, name in enumerate(_HEADERS) if several or name != _CONTEXT]
+    headers, align = [_HEADERS[i] for i in kept], "".join(_ALIGN[i] for i in kept)
+    return titled(
+        title, fitted(headers, [[row[i] for i in kept] for row in rows], align)
+    )
 
 
 def _replica_rows(index: int, replica: Replica) -> Iterator[list[Cell]]:
     for number, stage in enumerate(replica.stages):
         for rank, gpu in enumerate(stage.gpus):
+            context, tensor = divmod(rank, stage.shape.tp)
             yield [
                 gpu.node,
                 str(gpu.gpu),
                 str(index),
                 str(number),
-                str(rank),
+                str(tensor),
+                str(context % stage.shape.cp),
                 interval(stage),
                 *_memory_cells(stage),
                 "Primary" if rank == 0 else "Secondary",
@@ -96,7 +105,7 @@ def modules_table(view: PlanView) -> str:
     for group in view.groups:
         stages = group.replica.stages
         total = sum(_weights(s) for s in stages)
-        shaped = has_experts(stages)
+        shaped = has_experts(stages) or grouped(stages)
         rows = [
             [
                 str(i),
