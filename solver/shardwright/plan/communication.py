@@ -65,7 +65,7 @@ def _collectives(
         yield row("logits", "all-gather", made)
     if stage.shape.cp > 1 and has_lm_head(role):
         made = [_prompt_states(anatomy, stage, load) for load in loads]
-        yield row("prompt states", "all-gather", made)
+        yield row("states", "all-gather", made)
 
 
 def _layer_collectives(anatomy: Anatomy, stage: Stage) -> int:

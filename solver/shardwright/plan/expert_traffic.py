@@ -146,8 +146,8 @@ def _context(clock: StageClock, rank: RankLayer, load: ClockLoad) -> Iterator[_P
         sums, outputs = clock.merged_bytes(rank, load)
         whole = float(clock.merged_s(rank, load)[0])
         last = float(clock.links.all_reduce(outputs, cp)[0]) if whole else 0.0
-        yield _Piece("all-gather", "log-sum-exps", float(sums[0]), whole - last)
-        yield _Piece("all-reduce", "partial outputs", float(outputs[0]), last)
+        yield _Piece("all-gather", "log-sums", float(sums[0]), whole - last)
+        yield _Piece("all-reduce", "partials", float(outputs[0]), last)
 
 
 def _exchange(

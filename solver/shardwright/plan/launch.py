@@ -13,7 +13,7 @@ from shardwright.plan.groups import has_experts, shape_words
 from shardwright.problem import mixtures
 from shardwright.schema.instance import Instance
 from shardwright.schema.model import AnyAttention, MlaAttention
-from shardwright.schema.plan import Replica
+from shardwright.schema.plan import Replica, Shape
 
 
 @dataclass(frozen=True)
@@ -246,6 +246,30 @@ ENGINES: dict[str, tuple[Rule, ...]] = {
     ),
 }
 """Rules of each engine. Replicas are servers of their own and may differ."""
+
+
+def context_flags(engine: str, shape: Shape, experts: bool) -> tuple[str, ...]:
+    """Flags with which an engine gets the context groups of a stage; () where none.
+
+    SGLang counts all GPUs of a stage as its tp-size. vLLM cuts the cache over the same
+    ranks by decode context parallelism.
+    """
+    if shape.cp == 1 or engine not in ("vllm", "sglang"):
+        return ()
+    if engine == "vllm":
+        return (
+            f"--tensor-parallel-size {shape.tp}",
+            f"--prefill-context-parallel-size {shape.cp}",
+            f"--decode-context-parallel-size {shape.cp}",
+        )
+    copies = (f"--moe-dp-size {shape.moe_dp}",) if experts else ()
+    return (
+        f"--tp-size {shape.tp * shape.attn_dp * shape.cp}",
+        f"--attn-cp-size {shape.cp}",
+        *copies,
+        "--enable-prefill-cp",
+        "--cp-strategy zigzag",
+    )
 
 
 def launchability(anatomy: Anatomy) -> list[EngineVerdict]:

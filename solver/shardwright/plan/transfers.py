@@ -16,9 +16,7 @@ Operation = Literal[
 ]
 
 
-CONTEXT_ROWS = frozenset(
-    {"prompt KV", "log-sum-exps", "partial outputs", "prompt states"}
-)
+CONTEXT_ROWS = frozenset({"prompt KV", "log-sums", "partials", "states"})
 """What is exchanged within a context group (docs/cost-model.md section 14)."""
 
 

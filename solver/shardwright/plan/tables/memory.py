@@ -136,10 +136,10 @@ def strategies_table(view: PlanView) -> str:
         degrees["CP"] = "cp"
     if has_experts(first.stages):
         degrees |= {"DP": "attn_dp", "EP": "ep", "MoE-\nTP": "moe_tp"}
-    rows = [
-        _strategy_cells(s, list(degrees.values()))
-        for s in strategies(view.anatomy, first)
-    ]
+    found = strategies(view.anatomy, first)
+    if has_experts(first.stages) and any(s.shape.moe_dp > 1 for s in found):
+        degrees["MoE-\nDP"] = "moe_dp"
+    rows = [_strategy_cells(s, list(degrees.values())) for s in found]
     headers = [
         "type",
         *degrees,
