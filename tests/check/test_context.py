@@ -39,9 +39,9 @@ def test_a_window_is_cut_as_well() -> None:
 
 def test_other_memory() -> None:
     # Weights are those of tp 2: the group copies them (test_mixtures works them out).
-    # 8 + ⌈100/2⌉ = 58 tokens of width 16 + 24; logits 8 + ⌈100/1000⌉ rows. Buffers of 58
-    # tokens, two copies sent besides; 4 values of 100 tokens gathered twice, and their
-    # hidden states; communicators of the stage and of the group.
+    # 8 + ⌈100/2⌉ = 58 tokens of width 16 + 24; logits 8 + ⌈100/1000⌉ rows. Buffers of
+    # 58 tokens, two copies sent besides; 4 values of 100 tokens gathered twice, and
+    # their hidden states; communicators of the stage and of the group.
     memory = stage_of(mixture(), sketch_of(GROUP, 3)).memory
     assert memory.weights == 2 * 1144 + 2 * 1024 + 16
     assert memory.activations == 58 * 2 * 40 + 9 * 128 * 4
@@ -53,8 +53,8 @@ def test_other_memory() -> None:
     assert memory.communication == 2 * 10**8 + 58 * 16 + context
 
 
-# m = 8, c = 40, ŝ = 1000: one prompt in 25 iterations. A rank has 8 sequences and 500 of
-# its tokens, n_r = 28 in the mean; the experts see 16 and 1016 rows, 56. µs:
+# m = 8, c = 40, ŝ = 1000: one prompt in 25 iterations. A rank has 8 sequences and 500
+# of its tokens, n_r = 28 in the mean; the experts see 16 and 1016 rows, 56. µs:
 #   matrices     2·248·28/5e5                                     =  27,776
 #   decode att.  8·(1100/2)·4·2/5e5                               =  70,400
 #   prefill att. 2·500·500·2·4/2e5/25                             = 800,000

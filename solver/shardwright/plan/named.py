@@ -202,9 +202,18 @@ def _ranks(stage: Stage, row: Exchange) -> int:
         return whole if row.operation == "all-to-all" else 1
     if row.what in CONTEXT_ROWS:
         return stage.shape.cp if _groups_fill(stage) else whole
+    if _within_ranks(stage, row):
+        return stage.shape.tp
     if row.operation != "all-reduce" or row.what in ("experts",):
         return whole
     return stage.shape.tp
+
+
+def _within_ranks(stage: Stage, row: Exchange) -> bool:
+    """Whether context groups leave a collective to the GPUs of one attention rank."""
+    shape = stage.shape
+    alone = shape.attn_dp * shape.cp == shape.moe_dp
+    return shape.cp > 1 and (row.what == "logits" or (row.what == "experts" and alone))
 
 
 def _stride(stage: Stage, row: Exchange) -> int:
