@@ -37,17 +37,23 @@ def instance_of(document: Doc) -> Instance:
 
 
 def random_document(
-    seed: int, experts: bool = False, apart: bool = False, spread: bool = False
+    seed: int,
+    experts: bool = False,
+    apart: bool = False,
+    spread: bool = False,
+    context: bool = False,
 ) -> Doc:
     """The document of ``random_instance``; ``experts``: of a tiny mixture of experts.
 
     The islands of one GPU type then differ, so that no stage spreads over several.
     ``apart``: an engine that may lay experts on GPUs of their own, and limits around
     designs that do. ``spread``: equal islands, over which stages may spread.
+    ``context``: a grid with context parallelism, and with copies of the experts.
     """
-    draw = _Draw(Random(seed), experts or apart or spread, apart, spread)
+    draw = _Draw(Random(seed), experts or apart or spread, apart, spread, context)
     kind = "apart-" if apart else "experts-" if experts else ""
     kind = "spread-" if spread else kind
+    kind = f"context-{kind}" if context else kind
     document = draw.loose(f"random-{kind}{seed}")
     problem = compile_problem(instance_of(document))
     samples = [f for f in (draw.design(problem) for _ in range(12)) if f is not None]
@@ -69,6 +75,7 @@ class _Draw:
     experts: bool = False
     apart: bool = False
     spread: bool = False
+    context: bool = False
 
     def chance(self, share: float) -> bool:
         return self.rng.random() < share
@@ -167,7 +174,7 @@ class _Draw:
     def _cluster(self) -> Doc:
         if self.spread:
             return self._equal_nodes()
-        if self.experts:
+        if self.experts or self.context:
             return self._separate_nodes()
         kinds = ("fast", "slow")[: self.rng.choice((1, 1, 2))]
         groups, room = [], self.rng.choice((2, 3, 4, 4, 5))
@@ -185,6 +192,8 @@ class _Draw:
         room = self.rng.choice((2, 3, 4, 4, 5))
         if self.apart:
             kinds, room = kinds[: self.rng.choice((1, 2))], max(3, room)
+        if self.context:
+            kinds, room = kinds[: self.rng.choice((1, 1, 2))], max(4, room)
         groups = []
         for i, kind in enumerate(kinds):
             gpus = max(1, room if i == len(kinds) - 1 else self.rng.randint(1, room))
@@ -283,9 +292,11 @@ class _Draw:
             rules = {"equal_shape_per_stage": self.chance(0.6)}
             rules["micro_batches_equal_stages"] = self.chance(0.5)
             return {"name": "generic", "rules": rules}
-        if self.experts and self.chance(0.5):
+        if self.context and self.chance(0.5):
+            return {"name": "sglang"}
+        if self.experts and not self.context and self.chance(0.5):
             return {"name": self.rng.choice(("sglang", "trtllm"))}
-        if self.chance(0.5):
+        if not self.context and self.chance(0.5):
             return {"name": "vllm"}
         together = {"disaggregated_experts": False} if self.experts else {}
         if self.chance(0.5):
@@ -307,6 +318,11 @@ class _Draw:
             "prefill_chunk_tokens": sorted({*chunks, 256})[:2],
         }
         grid["micro_batches"] = sorted(micro_batches)
+        if self.context:
+            grid["micro_batches"] = [1, 2]
+            grid["context_parallel"] = self.rng.choice(([1, 2], [2], [1, 2, 3]))
+            if self.chance(0.5):
+                grid["moe_dp"] = self.rng.choice(([1], [1, 2], [2], [1, 2, 3, 4]))
         return grid
 
     # -- designs of it -----------------------------------------------------------
@@ -323,6 +339,10 @@ class _Draw:
         cuts = sorted(self.rng.sample(range(1, problem.layers), stages - 1))
         edges = [0, *cuts, problem.layers]
         units = [self.rng.randrange(len(problem.units)) for _ in range(stages)]
+        if self.context and self.chance(0.7):
+            shapes = [unit.shape for unit in problem.units]
+            grouped = [u for u, s in enumerate(shapes) if max(s.cp, s.moe_dp) > 1]
+            units = self.rng.choices(grouped or units, k=stages)
         apart = [u for u, x in enumerate(problem.units) if x.shape.disaggregated]
         apart = self.rng.choices(apart) if apart and self.chance(0.8) else []
         apart += [u for u in units if problem.units[u].shape.disaggregated]
@@ -335,6 +355,8 @@ class _Draw:
             or self.chance(0.3)
             for a, b in pairwise(chosen)
         )
+        if stages > 1 and any(map(problem.stands_alone, units)):
+            return None
         parts = zip(units, edges[:-1], edges[1:], strict=True)
         choice = Design(point, tuple(StageChoice(*part) for part in parts), crossings)
         return Sample(choice, problem.figures(choice))
@@ -343,14 +365,16 @@ class _Draw:
 
     def tighten(self, document: Doc, problem: Problem, samples: list[Sample]) -> None:
         """Set limits at the figures of the samples, or one unit beside them."""
-        self._fleet_limits(document)
-        self._fix(document, samples)
+        if not (self.context and self.chance(0.6)):
+            self._fleet_limits(document)
+            self._fix(document, samples)
         if not samples:
             return
         if self.chance(0.75):
             self._memory(document, problem, samples)
         for metric in ("tpot", "itl", "prefill", "ttft", "e2e"):
-            if self.chance(0.1):
+            tight = self.context and metric in ("prefill", "ttft")
+            if self.chance(0.25 if tight else 0.1):
                 self._target(document, problem, metric, samples)
         for name in ("memory_imbalance", "compute_imbalance"):
             if self.chance(0.15):

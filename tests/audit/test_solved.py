@@ -11,6 +11,7 @@ from shardwright.audit.flags import table
 from shardwright.audit.solved import memory_only, without_gpus
 from shardwright.schema.errors import InvalidInstance
 from shardwright.schema.instance import Instance
+from shardwright.schema.workload import Engine
 
 
 def feasible(instance: Instance, claimed: str, strategy: str, **more: Any) -> Any:
@@ -42,11 +43,15 @@ def test_targets_count_only_when_they_are_asked_for() -> None:
     assert feasible(served, "feasible", "TP4-PP1-DP2", given="all").verdict == "holds"
 
 
-def test_what_the_solver_does_not_choose_is_undecidable() -> None:
-    for claimed in ("feasible", "infeasible"):
-        finding = feasible(dense(), claimed, "TP4-CP2")
-        assert finding.verdict == "undecidable"
-        assert "context parallelism" in finding.derivation
+def test_context_parallelism_is_the_engines_to_run() -> None:
+    """No backend of vLLM starts it without latent attention; SGLang does."""
+    finding = feasible(dense(), "infeasible", "TP4-CP2")
+    assert finding.verdict == "holds"
+    assert "latent (MLA)" in finding.derivation
+    other = dense().model_copy(update={"engine": Engine(name="sglang")})
+    assert feasible(other, "feasible", "TP4-CP2").verdict == "holds"
+    assert feasible(other, "infeasible", "TP1-CP8").verdict == "holds"
+    assert feasible(other, "infeasible", "TP4-CP4").verdict == "holds"
 
 
 def test_recovery_after_failures() -> None:

@@ -165,10 +165,10 @@ def test_slots_read_are_those_the_batch_wakes() -> None:
 
 
 def test_moe_dp_halves_the_tokens_of_a_copy() -> None:
-    # ep 2, moe_dp 2: N = 24 tokens, 5 slots, β = 1: 2·96·(24·2/2)/5e5 = 9,216 µs
-    # exchange 2·(10 + 12·16·2·½/5e5) = 788
+    # ep 2, moe_dp 2: N = 24 rows, 5 slots, β = 1: 2·96·(24·2/2)/5e5 = 9,216 µs
+    # a copy serves one attention rank: an all-reduce of its tokens, 778, no exchange
     shape = {"tp": 2, "attn_dp": 2, "moe_tp": 1, "ep": 2, "moe_dp": 2}
-    layer = LAYER - 11_059_200 + 9_216_000 - 1_176_000 + 788_000
+    layer = LAYER - 11_059_200 + 9_216_000 - 1_176_000 + 778_000
     stage = stage_of(mixture(), sketch_of(shape, 5))
     assert stage.decode.total_ns == 2 * layer + CONSTANT
 

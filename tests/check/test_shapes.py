@@ -41,7 +41,9 @@ def test_right_shapes_are_accepted() -> None:
         ({**ONE_ISLAND, "attn_dp": 4}, 3, ("shape_product",)),
         ({**ONE_ISLAND, "moe_dp": 2}, 3, ("shape_product",)),
         ({**ONE_ISLAND, "ep": 2}, 5, ("shape_product",)),
-        ({**ONE_ISLAND, "attn_dp": 1, "cp": 2}, 3, ("shape_product",)),
+        ({**ONE_ISLAND, "cp": 2}, 3, ("shape_product",)),
+        # three ranks cannot share two copies, and one rank none
+        ({"tp": 4, "moe_tp": 1, "ep": 2, "moe_dp": 2}, 5, ("shape_product",)),
         ({**WIDE, "tp": 3}, 3, ("shape_product", "tensor_groups_inside_island")),
         # slots
         (ONE_ISLAND, 2, ("expert_slots",)),

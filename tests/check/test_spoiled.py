@@ -105,7 +105,8 @@ def test_one_of_many_equal_replicas_is_told_apart() -> None:
         ({f"{STAGE}.shape.ep": 2}, {"shape_product", "equal_shape_per_stage"}),
         ({f"{STAGE}.shape.moe_tp": 1, f"{STAGE}.shape.ep": 2},
          {"shape_product", "equal_shape_per_stage"}),
-        ({f"{STAGE}.shape.cp": 2, f"{NEXT}.shape.cp": 2}, {"shape_product"}),
+        ({f"{STAGE}.shape.cp": 2, f"{NEXT}.shape.cp": 2},
+         {"shape_product", "context_parallel", "claims"}),
         # operating point
         ({f"{POINT}.micro_batch_sequences": 9}, {"operating_point"}),
         ({f"{POINT}.prompt_tokens": 41}, {"operating_point"}),

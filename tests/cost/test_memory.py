@@ -148,7 +148,8 @@ def test_communicators_and_their_buffer(llama: ModelSpec) -> None:
     buffer = 2112 * 8192 * 2
 
     def total(tp: int, role: int) -> int:
-        return communication_bytes(llama, BF16, h100, StageShape.dense(tp), 2112, role)
+        shape, batch = StageShape.dense(tp), (64, 2048)
+        return communication_bytes(llama, BF16, h100, shape, (), batch, role)
 
     assert total(1, ONLY) == 0
     assert total(1, MIDDLE) == 300_000_000

@@ -64,7 +64,7 @@ def _with_shape(name: str, index: int, **changes: object) -> PlanView:
 
 def test_engines_refuse_slots_widths_and_copies() -> None:
     copies = _with_shape("experts", 0, ep=8, moe_dp=2, expert_slots=4)
-    assert obstacles(copies)["sglang"] == ["one_copy_of_experts"]
+    assert obstacles(copies)["sglang"] == ["copies_follow_context"]
     narrow = _with_shape("experts", 1, moe_tp=3)
     assert "experts_split_evenly" in obstacles(narrow)["vllm"]
     across = _with_shape("experts", 0, tp=16, attn_dp=1, moe_tp=1, ep=16)

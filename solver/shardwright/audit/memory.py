@@ -29,15 +29,15 @@ _EXACT = frozenset({"widths", "formats"})
 
 def stage_shape(strategy: Strategy, dense: bool) -> StageShape | None:
     """The shape of a stage; None where experts do not fill it evenly."""
-    tp = strategy.degree("tp")
+    tp, cp = strategy.degree("tp"), strategy.degree("cp")
     if dense:
-        return StageShape.dense(tp)
+        return StageShape.dense(tp, cp)
     data = strategy.attn_dp or (strategy.degree("dp") if strategy.ep else 1)
-    gpus, ep = tp * data, strategy.degree("ep")
+    gpus, ep = tp * data * cp, strategy.degree("ep")
     moe_tp = strategy.moe_tp or max(1, gpus // ep)
     if gpus % (ep * moe_tp):
         return None
-    return StageShape(tp, data, moe_tp, ep, gpus // (ep * moe_tp))
+    return StageShape(tp, data, moe_tp, ep, gpus // (ep * moe_tp), cp=cp)
 
 
 def stage_weights(instance: Instance, strategy: Strategy) -> list[int] | None:

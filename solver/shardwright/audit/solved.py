@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from shardwright.solve import Solution
 
 TIME_LIMIT_S = 20.0
-_NO_CONTEXT = "missing: context parallelism, which the solver does not choose"
 _NO_LIMITS = {
     "memory_imbalance": None,
     "compute_imbalance": None,
@@ -37,7 +36,7 @@ def fix_of(strategy: Strategy, instance: Instance) -> Fix:
     DP is the number of replicas, save where EP lies over it within a replica.
     """
     if not mixtures(instance):
-        return Fix(tp=strategy.tp, pp=strategy.pp, dp=strategy.dp)
+        return Fix(tp=strategy.tp, pp=strategy.pp, dp=strategy.dp, cp=strategy.cp)
     shape = stage_shape(strategy, dense=False)
     inside = shape is not None and strategy.ep is not None and not strategy.attn_dp
     return Fix(
@@ -47,6 +46,7 @@ def fix_of(strategy: Strategy, instance: Instance) -> Fix:
         moe_tp=strategy.moe_tp,
         attn_dp=strategy.dp if inside else strategy.attn_dp,
         dp=None if inside else strategy.dp,
+        cp=strategy.cp,
     )
 
 
@@ -118,8 +118,6 @@ def _decided(
     case: Case, instance: Instance, strategy: Strategy
 ) -> tuple[str | None, str]:
     """feasible, infeasible or None, and why."""
-    if strategy.degree("cp") > 1:
-        return None, _NO_CONTEXT
     fixed = instance.model_copy(
         update={"fix": fix_of(strategy, instance), "objective": ("gpus",)}
     )
@@ -207,8 +205,6 @@ def estimates(case: Case, strategy: Strategy) -> dict[str, Any]:
     Empty where it has none. They are estimates: no verdict rests on them.
     """
     base = memory_only(case.instance)
-    if case.claims.plan is None and strategy.degree("cp") > 1:
-        return {}
     fix = case.claims.plan or fix_of(strategy, base)
     fixed = base.model_copy(update={"fix": fix, "objective": ("throughput",)})
     if consistency_errors(fixed):

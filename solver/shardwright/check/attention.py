@@ -14,9 +14,10 @@ class AttentionShard:
     """What one rank holds and does, the same for grouped and latent attention.
 
     ``weights`` and ``small`` are the parts of P and Q, ``cached`` the values in the
-    cache per token, ``width`` the working width. FLOPs are per token and position:
-    ``prefill_flops`` of a prompt token, ``latent_flops`` of a decoding one where it
-    attends in the latent space (0: reading the cache is all that counts).
+    cache per token, ``width`` the working width; ``output`` is O, the values of a
+    partial result of each of the ``heads`` (section 14). FLOPs are per token and
+    position: ``prefill_flops`` of a prompt token, ``latent_flops`` of a decoding one
+    where it attends in the latent space (0: reading the cache is all that counts).
     """
 
     weights: int
@@ -26,6 +27,8 @@ class AttentionShard:
     prefill_flops: int
     latent_flops: int
     window: int | None
+    heads: int
+    output: int
 
 
 def attention_shard(kind: LayerKind, hidden: int, tp: int) -> AttentionShard | None:
@@ -54,6 +57,8 @@ def _grouped(attention: Attention, hidden: int, tp: int) -> AttentionShard:
         prefill_flops=2 * heads * both,
         latent_flops=0,
         window=attention.window_tokens,
+        heads=heads,
+        output=attention.value_dim,
     )
 
 
@@ -82,6 +87,8 @@ def _latent(attention: MlaAttention, hidden: int, tp: int) -> AttentionShard:
         prefill_flops=2 * heads * (query + value),
         latent_flops=2 * heads * (2 * latent + rope),
         window=None,
+        heads=heads,
+        output=latent,
     )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
-from shardwright.check.engine import is_on
+from shardwright.check.engine import is_on, may_choose_context
 from shardwright.check.exact import NS_PER_MS, exact, whole_ns
 from shardwright.check.lengths import Mix, mix_of
 from shardwright.check.memory import (
@@ -338,6 +338,7 @@ def _require_covered(instance: Instance) -> None:
     reasons = {
         "layers of several kinds": len(set(model.kind_indices())) > 1,
         "experts": has_experts(model),
+        "context parallelism": may_choose_context(instance),
         "pools of prefill and decode replicas": instance.pools != "mixed",
         "measured latencies": instance.engine.latencies != "analytic",
     }

@@ -10,6 +10,7 @@ from shardwright.check.exact import NS_PER_MS, RELATIVE_TOLERANCE, Number
 from shardwright.check.figures import Figures, ReplicaFigures, StageFigures
 from shardwright.check.limits import priced
 from shardwright.check.report import RuleRow, at_most, equal
+from shardwright.check.stage import has_experts
 from shardwright.schema.instance import Fix
 from shardwright.schema.result import ObjectiveValue
 
@@ -184,7 +185,7 @@ def _fixed_stages(asked: Fix, replica: ReplicaFigures) -> Iterator[RuleRow]:
 
 
 def _fixed_shape(asked: Fix, stage: StageFigures) -> Iterator[RuleRow]:
-    for degree in ("tp", "attn_dp", "moe_tp", "ep"):
+    for degree in ("tp", "attn_dp", "cp", "moe_tp", "ep", "moe_dp"):
         wanted = getattr(asked, degree)
         if wanted is not None:
             found = getattr(stage.stage.shape, degree)
@@ -206,22 +207,34 @@ def _fixed_unit(asked: Fix, stage: StageFigures) -> Iterator[RuleRow]:
 
 
 def grid(case: Case) -> Iterator[RuleRow]:
-    """each chosen figure of the operating point is in the grid's list, where given"""
+    """each chosen figure is in the grid's list, where given (degrees: unless fixed)"""
     for replica in case.figures.replicas:
-        who = replica.label
         for name, found, unit in _choices(replica):
             allowed = getattr(case.instance.grid, name)
-            if allowed is not None:
-                nearest = min(allowed, key=lambda value: abs(value - found), default=0)
-                yield equal(
-                    "grid",
-                    who,
-                    f"{name} is",
-                    found,
-                    nearest,
-                    unit,
-                    detail=f"the grid has {', '.join(map(str, allowed))}",
-                )
+            yield from _listed(replica.label, name, found, allowed, unit)
+    for stage in case.together():
+        yield from _listed_degrees(case, stage)
+
+
+def _listed(
+    who: str, name: str, found: int, allowed: tuple[int, ...] | None, unit: str
+) -> Iterator[RuleRow]:
+    if allowed is None:
+        return
+    nearest = min(allowed, key=lambda value: abs(value - found), default=0)
+    listed = f"the grid has {', '.join(map(str, allowed))}"
+    words = f"{name} is"
+    yield equal("grid", who, words, found, nearest, unit, detail=listed)
+
+
+def _listed_degrees(case: Case, stage: StageFigures) -> Iterator[RuleRow]:
+    """cp, and moe_dp with experts: without them it follows from cp."""
+    grid, fixed, shape = case.instance.grid, case.instance.fix, stage.stage.shape
+    if fixed.cp is None:
+        allowed = grid.context_parallel
+        yield from _listed(stage.label, "cp", shape.cp, allowed, "GPU")
+    if fixed.moe_dp is None and has_experts(case.instance.model):
+        yield from _listed(stage.label, "moe_dp", shape.moe_dp, grid.moe_dp, "GPU")
 
 
 CLAIMS: tuple[Rule, ...] = (

@@ -41,22 +41,22 @@ def logit_gather(view: StageView, rows: Fraction) -> Fraction:
 
 
 def after_experts(view: StageView, ffn: MoeFfn, load: Load) -> Fraction:
-    """How tokens come to their experts and back."""
+    """How tokens come to their experts and back, within one copy of the experts."""
     layout = view.layout
-    if layout.attn_dp == 1:
+    if layout.ranks_per_copy <= 1:
         return all_reduce(view, view.tp, hidden_bytes(view, load.rank_tokens))
+    rows = load.rows(layout)
     if layout.ep == 1:
-        whole = hidden_bytes(view, load.stage_tokens)
-        return 2 * all_gather(view, layout.attn_dp, whole)
-    partial = hidden_bytes(view, Fraction(load.stage_tokens, layout.ep))
-    exchange = 2 * _dispatch(view, ffn, load.stage_tokens)
+        return 2 * all_gather(view, layout.ranks_per_copy, hidden_bytes(view, rows))
+    partial = hidden_bytes(view, Fraction(rows, layout.ep))
+    exchange = 2 * _dispatch(view, ffn, rows)
     return exchange + all_reduce(view, layout.moe_tp, partial)
 
 
 def _dispatch(view: StageView, ffn: MoeFfn, tokens: int) -> Fraction:
     """One way of the exchange; the way back takes as long."""
     layout = view.layout
-    own = hidden_bytes(view, Fraction(tokens, layout.gpus))
+    own = hidden_bytes(view, Fraction(tokens, layout.moe_tp * layout.ep))
     elsewhere = ffn.top_k * (1 - Fraction(1, layout.ep))
     inside = own * elsewhere / link_rate(view.spec)
     per_island = -(-layout.gpus // layout.islands)

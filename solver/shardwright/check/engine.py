@@ -8,10 +8,13 @@ from shardwright.check.case import Case, Rule
 from shardwright.check.report import RuleRow, at_most, equal
 from shardwright.check.stage import has_experts
 from shardwright.schema.instance import Instance
-from shardwright.schema.model import LayerKind
+from shardwright.schema.model import LayerKind, MlaAttention
 from shardwright.schema.plan import Stage
 
 _STRICT_ENGINES = ("vllm", "sglang", "trtllm")
+
+_LONG_PROMPT = 32_768
+"""Mean prompt from which cp > 1 is tried when nothing says so."""
 
 
 def is_on(instance: Instance, rule: str) -> bool:
@@ -97,7 +100,44 @@ def micro_batches_equal_stages(case: Case) -> Iterator[RuleRow]:
         )
 
 
+def context_parallel(case: Case) -> Iterator[RuleRow]:
+    """cp = 1: trtllm, measured latencies, vllm unless all attention is latent"""
+    engine = case.instance.engine
+    if runs_context(case.instance):
+        return
+    for stage in case.stages():
+        yield at_most(
+            "context_parallel",
+            stage.label,
+            f"cp with {engine.name} and {engine.latencies} latencies is",
+            stage.stage.shape.cp,
+            1,
+            "GPU",
+        )
+
+
+def runs_context(instance: Instance) -> bool:
+    """Whether the engine has context parallelism, and its times a law."""
+    engine = instance.engine
+    if engine.latencies != "analytic" or engine.name == "trtllm":
+        return False
+    kinds = [kind.attention for kind in instance.model.layer_kinds if kind.attention]
+    return engine.name != "vllm" or all(isinstance(a, MlaAttention) for a in kinds)
+
+
+def may_choose_context(instance: Instance) -> bool:
+    """Whether a plan of the searched grid could have cp > 1."""
+    if not runs_context(instance):
+        return False
+    if instance.fix.cp is not None:
+        return instance.fix.cp > 1
+    if instance.grid.context_parallel is not None:
+        return max(instance.grid.context_parallel) > 1
+    return instance.workload.input_tokens.mean_tokens() >= _LONG_PROMPT
+
+
 ENGINE: tuple[Rule, ...] = (
+    context_parallel,
     heads_divisible,
     equal_shape_per_stage,
     micro_batches_equal_stages,

@@ -85,8 +85,9 @@ def expert_bytes(view: StageView, ffn: MoeFfn) -> Fraction:
 def expert_seconds(view: StageView, ffn: MoeFfn, load: Load) -> Fraction:
     """The busiest GPU's pairs, tiles at least, computed and the slots awake read."""
     layout = view.layout
-    tokens = shard(load.stage_tokens, layout.moe_dp)
-    share, stored = awake(ffn, tokens), stored_format(view.instance, "experts")
+    tokens = load.rows(layout)
+    share = awake(ffn, min(tokens, load.stage_tokens))
+    stored = stored_format(view.instance, "experts")
     pairs = Fraction(tokens * ffn.top_k, layout.ep) * balance(view, ffn)
     tile = exact(view.spec.calibration.expert_tile_rows)
     rows = max(pairs, slots_of(view, ffn) * share * tile)

@@ -13,10 +13,12 @@ from shardwright.check.stage import has_experts
 
 
 def stage_inside_island(case: Case) -> Iterator[RuleRow]:
-    """z = 1; ep > 1 and no expert_unit: also z > 1 whole islands of G/z GPUs each"""
+    """z = 1; ep > 1, cp = moe_dp = 1, no expert_unit: also z whole islands of G/z"""
     for stage in case.stages():
         islands = case.inventory.islands(stage.stage.gpus)
-        spread = stage.layout.ep > 1 and not stage.layout.apart
+        layout = stage.layout
+        single = layout.apart or layout.cp > 1 or layout.moe_dp > 1
+        spread = layout.ep > 1 and not single
         if spread and len(islands) > 1:
             yield from _whole_islands(case, stage, islands)
         else:

@@ -17,7 +17,7 @@ from shardwright.check.rates import (
     matmul_rate,
     unpacked,
 )
-from shardwright.check.stage import Load, StageView
+from shardwright.check.stage import Load, StageView, cache_parts
 from shardwright.schema.model import LayerKind
 
 
@@ -27,7 +27,7 @@ def rank_seconds(view: StageView, kind: LayerKind, load: Load) -> Fraction:
     attention = attention_of(view, kind)
     if attention is not None:
         seconds += _decode_attention(view, attention, load.sequences)
-        seconds += _prefill_attention(view, attention, load.prompt)
+        seconds += _prefill_attention(view, attention, load.rank_prompt)
     return seconds
 
 
@@ -60,7 +60,7 @@ def _decode_attention(
     view: StageView, attention: AttentionShard, sequences: int
 ) -> Fraction:
     """The cache read, joined with the arithmetic of latent attention."""
-    seen = sequences * _within_window(view.mix.kv_mean, attention)
+    seen = sequences * _within_window(view.mix.kv_mean, attention) / cache_parts(view)
     kappa = bytes_per_value(view.instance.precision.kv_cache)
     read = seen * attention.cached * kappa / kv_read_rate(view.spec)
     compute = seen * attention.latent_flops / attention_rate(view)

@@ -21,6 +21,8 @@ from shardwright.check.rank import (
 )
 from shardwright.check.stage import (
     StageView,
+    cache_parts,
+    cuts_cache,
     padded_vocabulary,
     shard,
     vocabulary_shard,
@@ -107,6 +109,7 @@ def _layer_kv_bytes(view: StageView, kind: LayerKind, tokens: int) -> int:
         return 0
     if attention.window is not None:
         tokens = min(tokens, view.resident_sequences * attention.window)
+    tokens = shard(tokens, cache_parts(view))
     kappa = bytes_per_value(view.instance.precision.kv_cache)
     return whole_bytes(tokens * attention.cached * kappa)
 
@@ -128,17 +131,28 @@ def _logit_bytes(view: StageView) -> int:
 def communication_bytes(view: StageView) -> int:
     """Communicators of the stage and the pipeline, and the buffers of collectives."""
     several = view.layout.all_gpus > 1
-    groups = int(several) + int(view.stages > 1)
+    groups = int(several) + int(view.stages > 1) + int(view.layout.cp > 1)
     total = groups * view.spec.calibration.communicator_memory_bytes
     if several:
         values = _iteration_tokens(view) * view.instance.model.hidden
         total += whole_bytes(values * _activation(view) * _copies(view))
-    return total
+    return total + _context_buffer_bytes(view)
+
+
+def _context_buffer_bytes(view: StageView) -> int:
+    """Keys and values of a chunk and of as much of the cache; hidden states."""
+    if view.layout.cp == 1:
+        return 0
+    found = (attention_of(view, kind) for kind in view.instance.model.layer_kinds)
+    widest = max((one.cached for one in found if one is not None), default=0)
+    values = widest * (1 + int(cuts_cache(view)))
+    values += view.instance.model.hidden * int(view.last)
+    return whole_bytes(view.point.chunk * values * _activation(view))
 
 
 def _copies(view: StageView) -> int:
-    """1 + [d > 1 or experts apart]·K: a token is sent once for each of its experts."""
-    if view.layout.attn_dp == 1 and not view.layout.apart:
+    """1 + [D' > 1 or experts apart]·K: a token is sent once for each of its experts."""
+    if view.layout.ranks_per_copy <= 1 and not view.layout.apart:
         return 1
     return 1 + max((block.top_k for block in _blocks(view)), default=0)
 
@@ -198,7 +212,7 @@ def framework_bytes(view: StageView) -> int:
 
 
 def _iteration_tokens(view: StageView) -> int:
-    return view.rank_sequences + view.point.chunk
+    return view.rank_sequences + shard(view.point.chunk, view.layout.cp)
 
 
 def _activation(view: StageView) -> Fraction:

@@ -56,30 +56,39 @@ def _counts(case: Case) -> list[int]:
 
 
 def engine_shape(case: Case) -> Iterator[RuleRow]:
-    """vllm: {moe_tp, ep} = {1, G}; trtllm: attn_dp is 1 or G; sglang: moe_dp = 1"""
+    """vllm: {moe_tp, ep} = {1, G}; trtllm: attn_dp in {1, G}; sglang: moe_dp 1, cp"""
     engine = case.instance.engine.name
     if engine == "generic" or not has_experts(case.instance.model):
         return
+    alone = {
+        id(replica.stages[0])
+        for replica in case.figures.replicas
+        if len(replica.stages) == 1
+    }
     for stage in case.together():
         shape, gpus = stage.stage.shape, len(stage.stage.gpus)
         yield at_most(
             "engine_shape",
             stage.label,
             f"shapes that {engine} does not run are",
-            int(not _runs(engine, shape, gpus)),
+            int(not _runs(engine, shape, gpus, alone=id(stage) in alone)),
             0,
             "shapes",
-            detail=f"tp {shape.tp}, attn_dp {shape.attn_dp}, moe_tp {shape.moe_tp}, "
-            f"ep {shape.ep}, moe_dp {shape.moe_dp} on {gpus} GPUs",
+            detail=f"tp {shape.tp}, attn_dp {shape.attn_dp}, cp {shape.cp}, "
+            f"moe_tp {shape.moe_tp}, ep {shape.ep}, moe_dp {shape.moe_dp} "
+            f"on {gpus} GPUs",
         )
 
 
-def _runs(engine: str, shape: Shape, gpus: int) -> bool:
+def _runs(engine: str, shape: Shape, gpus: int, *, alone: bool) -> bool:
     if engine == "vllm":
         return (shape.moe_tp, shape.ep) in ((1, gpus), (gpus, 1))
     if engine == "trtllm":
-        return shape.attn_dp in (1, gpus)
-    return shape.moe_dp == 1
+        return shape.attn_dp in (1, gpus) and shape.moe_dp == 1
+    if shape.moe_dp == 1:
+        return True
+    # SGLang: copies follow the context group, without a pipeline, whole or in slices
+    return shape.moe_dp == shape.cp and alone and 1 in (shape.ep, shape.moe_tp)
 
 
 PLACEMENT: tuple[Rule, ...] = (

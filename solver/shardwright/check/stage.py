@@ -95,7 +95,7 @@ def _prompt_part(mix: Mix) -> int:
 
 @dataclass(frozen=True)
 class Layout:
-    """How a stage lies on its GPUs (section 8): (t, d; e_t, e, e_d), z and slots.
+    """How a stage lies on its GPUs (8, 14): (t, d, cp; e_t, e, e_d), z and slots.
 
     ``balance`` is β of the plan's expert map, None where there is none. A stage whose
     experts have ``expert_gpus`` of their own (section 11) plays in v ``parts``.
@@ -111,11 +111,17 @@ class Layout:
     balance: Fraction | None = None
     expert_gpus: int = 0
     parts: int = 1
+    cp: int = 1
 
     @property
     def gpus(self) -> int:
-        """t·d: GPUs with attention, all GPUs unless experts have their own."""
-        return self.tp * self.attn_dp
+        """t·d·cp: GPUs with attention, all GPUs unless experts have their own."""
+        return self.tp * self.attn_dp * self.cp
+
+    @property
+    def ranks_per_copy(self) -> int:
+        """D': attention ranks that a copy of the experts serves (0: not even one)."""
+        return self.attn_dp * self.cp // self.moe_dp
 
     @property
     def all_gpus(self) -> int:
@@ -129,9 +135,9 @@ class Layout:
 
 
 def layout_of(stage: Stage, model: ModelSpec, islands: int) -> Layout:
-    """The shape as claimed; without experts only the tensor-parallel degree counts."""
+    """The shape as claimed; without experts only tp and cp count."""
     shape, unit = stage.shape, stage.expert_unit
-    layout = Layout(tp=shape.tp, moe_tp=shape.tp)
+    layout = Layout(tp=shape.tp, moe_tp=shape.tp, moe_dp=shape.cp, cp=shape.cp)
     if has_experts(model):
         layout = Layout(
             tp=shape.tp,
@@ -141,10 +147,12 @@ def layout_of(stage: Stage, model: ModelSpec, islands: int) -> Layout:
             moe_dp=shape.moe_dp,
             islands=islands,
             slots=stage.expert_slots,
+            cp=shape.cp,
         )
     if unit is None:
         return layout
-    return replace(layout, moe_dp=1, expert_gpus=unit.gpus, parts=unit.ping_pong)
+    apart = replace(layout, moe_dp=1, cp=1)
+    return replace(apart, expert_gpus=unit.gpus, parts=unit.ping_pong)
 
 
 @dataclass(frozen=True)
@@ -215,16 +223,34 @@ def whole_model_view(instance: Instance, mix: Mix, spec: GpuSpec) -> StageView:
 
 @dataclass(frozen=True)
 class Load:
-    """Tokens of one iteration: of the fullest attention rank, and of the stage."""
+    """Tokens of one iteration: of the fullest context group, and of the stage.
+
+    A group of ``ranks`` ranks cuts its prompts into as many parts; without context
+    parallelism it is an attention rank.
+    """
 
     sequences: int
     prompt: int
     stage_tokens: int
+    stage_sequences: int
+    ranks: int = 1
+
+    @property
+    def rank_prompt(self) -> int:
+        """x_r: prompt tokens of a rank."""
+        return shard(self.prompt, self.ranks)
 
     @property
     def rank_tokens(self) -> int:
-        """n_r: all tokens of the rank."""
-        return self.sequences + self.prompt
+        """n_r: all tokens of a rank."""
+        return self.sequences + self.rank_prompt
+
+    def rows(self, layout: Layout) -> int:
+        """N: what the fullest copy of the experts sees of its D' attention ranks."""
+        served = layout.ranks_per_copy
+        decoding = min(served * self.sequences, self.ranks * self.stage_sequences)
+        prompts = self.stage_tokens - self.stage_sequences
+        return decoding + min(served * self.rank_prompt, prompts)
 
 
 Iterations = tuple[tuple[Fraction, Load], ...]
@@ -238,8 +264,9 @@ def balanced_iterations(view: StageView) -> Iterations:
     fullest = shard(carried, ranks)
     if point.role != "prefill":
         fullest = max(point.prompt_part, fullest)
-    without = Load(view.rank_sequences, 0, decoding)
-    loaded = Load(view.rank_sequences, fullest, decoding + carried)
+    mine, cp = view.rank_sequences, view.layout.cp
+    without = Load(mine, 0, decoding, decoding, cp)
+    loaded = Load(mine, fullest, decoding + carried, decoding, cp)
     share = point.carrying(ranks)
     shares = ((1 - share, without), (share, loaded))
     return tuple(entry for entry in shares if entry[0])
@@ -250,7 +277,17 @@ def chunk_iterations(view: StageView) -> Iterations:
     if view.point.role == "decode":
         return ()
     m, s = view.point.micro_batch_sequences, view.point.prefill_tokens
-    return ((Fraction(1), Load(view.rank_sequences, s, m + s)),)
+    return ((Fraction(1), Load(view.rank_sequences, s, m + s, m, view.layout.cp)),)
+
+
+def cuts_cache(view: StageView) -> bool:
+    """k > 1: the cache of a sequence is cut over its context group (section 14)."""
+    return view.layout.cp > 1 and view.instance.engine.name != "sglang"
+
+
+def cache_parts(view: StageView) -> int:
+    """k."""
+    return view.layout.cp if cuts_cache(view) else 1
 
 
 def shard(width: int, ranks: int) -> int:

@@ -78,6 +78,7 @@ def ping_pong(view: StageView, load: Load) -> PingPong:
         sequences=shard(load.sequences, parts),
         prompt=shard(load.prompt, parts),
         stage_tokens=shard(load.stage_tokens, parts),
+        stage_sequences=shard(load.stage_sequences, parts),
     )
     kinds = used_kinds(view.instance.model)
     return PingPong(parts, {kind.name: stations(view, kind, part) for kind in kinds})

@@ -85,7 +85,7 @@ def operating_point(case: Case) -> Iterator[RuleRow]:
 
 
 def shape_product(case: Case) -> Iterator[RuleRow]:
-    """tp·attn_dp = moe_tp·ep·moe_dp = GPUs, cp = 1; dense: attn_dp = ep = moe_dp = 1"""
+    """tp·attn_dp·cp = moe_tp·ep·moe_dp = GPUs; attn_dp·cp mod moe_dp = 0; dense: 1"""
     rule = "shape_product"
     dense = not has_experts(case.instance.model)
     for stage in case.together():
@@ -94,14 +94,17 @@ def shape_product(case: Case) -> Iterator[RuleRow]:
         experts = shape.moe_tp * shape.ep * shape.moe_dp
         yield equal(rule, who, "tp*attn_dp*cp is", attention, gpus, "GPU")
         yield equal(rule, who, "moe_tp*ep*moe_dp is", experts, gpus, "GPU")
-        yield equal(rule, who, "cp is", shape.cp, 1, "GPU")
-        for degree in ("attn_dp", "ep", "moe_dp") if dense else ():
-            value = getattr(shape, degree)
-            yield equal(rule, who, f"{degree} of a dense model is", value, 1, "GPU")
+        ranks = shape.attn_dp * shape.cp
+        words = f"attention ranks that moe_dp {shape.moe_dp} leaves over are"
+        yield equal(rule, who, words, ranks % shape.moe_dp, 0, "GPU")
+        due = {"attn_dp": 1, "ep": 1, "moe_dp": shape.cp}
+        for degree, value in due.items() if dense else ():
+            found = getattr(shape, degree)
+            yield equal(rule, who, f"{degree} of a dense model is", found, value, "GPU")
 
 
 def rank_order(case: Case) -> Iterator[RuleRow]:
-    """ranks of a replica are 0 .. G-1, stage after stage; tp fastest, then attn_dp"""
+    """ranks of a replica are 0 .. G-1, stage after stage; tp fastest, cp, attn_dp"""
     for replica in case.figures.replicas:
         base = 0
         for stage in replica.stages:

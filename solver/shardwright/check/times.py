@@ -17,6 +17,7 @@ from shardwright.check.collectives import (
     hidden_bytes,
     logit_gather,
 )
+from shardwright.check.context import attention_exchange, returned
 from shardwright.check.exact import (
     RELATIVE_TOLERANCE,
     bytes_per_value,
@@ -25,6 +26,7 @@ from shardwright.check.exact import (
 )
 from shardwright.check.experts import expert_seconds
 from shardwright.check.layer import expert_overhead, plain_overhead, rank_seconds
+from shardwright.check.rank import attention_of
 from shardwright.check.rates import (
     crossing_rate,
     engine_costs,
@@ -163,7 +165,10 @@ def _layer(view: StageView, kind: LayerKind, load: Load) -> Seconds:
 def _layer_communication(view: StageView, kind: LayerKind, load: Load) -> Fraction:
     """After attention, and after the FFN: an all-reduce, or the experts' exchange."""
     reduce = all_reduce(view, view.tp, hidden_bytes(view, load.rank_tokens))
-    total = reduce if kind.attention is not None else Fraction(0)
+    total = Fraction(0)
+    attention = attention_of(view, kind)
+    if attention is not None:
+        total += reduce + attention_exchange(view, attention, load)
     if isinstance(kind.ffn, MoeFfn):
         return total + after_experts(view, kind.ffn, load)
     return total + reduce if kind.ffn is not None else total
@@ -182,7 +187,7 @@ def _constant(view: StageView, load: Load) -> Seconds:
     if view.last:
         rows = load.sequences + load.prompt / view.mix.computed
         seconds += _head(view, rows)
-        communication += logit_gather(view, rows)
+        communication += logit_gather(view, rows) + returned(view, load)
     return seconds + communication, communication
 
 

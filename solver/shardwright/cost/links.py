@@ -60,14 +60,15 @@ class Links:
         )
 
     def exchange(
-        self, tokens: FloatArray, token_bytes: int, experts: ExpertRank
+        self, rows: FloatArray, token_bytes: int, experts: ExpertRank
     ) -> FloatArray:
-        """How tokens of attn_dp ranks reach the experts and return."""
+        """How rows of a copy's attention ranks reach their experts and return."""
         shape = self.shape
         if shape.ep == 1:
-            return 2 * self.all_gather(tokens * token_bytes, shape.attn_dp)
-        ways = 2 * self.one_way(tokens / shape.gpus * token_bytes, experts)
-        partial = tokens / shape.ep * token_bytes
+            return 2 * self.all_gather(rows * token_bytes, shape.ranks_per_copy)
+        sent = rows / (shape.moe_tp * shape.ep) * token_bytes
+        ways = 2 * self.one_way(sent, experts)
+        partial = rows / shape.ep * token_bytes
         return ways + self.all_reduce(partial, shape.moe_tp)
 
     def one_way(self, sent_bytes: FloatArray, experts: ExpertRank) -> FloatArray:

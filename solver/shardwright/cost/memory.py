@@ -56,7 +56,10 @@ def activation_bytes(
     logit_rows: int,
     role: int,
 ) -> int:
-    """Peak activations of one iteration, logits included on the last stage."""
+    """Peak activations of one iteration, logits included on the last stage.
+
+    ``rank_tokens`` are those of one rank (``tokens_of_rank``).
+    """
     a = value_bytes(precision.activations)[0]
     widest = max(rank.widest for rank in ranks)
     peak = rank_tokens * a * (3 * spec.hidden + widest)
@@ -65,23 +68,49 @@ def activation_bytes(
     return peak
 
 
+def tokens_of_rank(shape: StageShape, sequences: int, chunk: int) -> int:
+    """Tokens of one rank of a context group that has these."""
+    return sequences + ceil_div(chunk, shape.cp)
+
+
 def communication_bytes(
     spec: ModelSpec,
     precision: Precision,
     gpu: GpuSpec,
     shape: StageShape,
-    rank_tokens: int,
+    ranks: tuple[RankLayer, ...],
+    batch: tuple[int, int],
     role: int,
 ) -> int:
-    """Communicators, the collective's buffer, and the exchange's with attn_dp > 1."""
+    """Communicators, the collective's buffer, and those of exchange and context group.
+
+    ``batch`` is (sequences, chunk tokens) of one context group.
+    """
     constant = gpu.calibration.communicator_memory_bytes
-    total = constant * (int(shape.gpus > 1) + int(role != ONLY))
+    total = constant * (int(shape.gpus > 1) + int(role != ONLY) + int(shape.cp > 1))
     if shape.gpus > 1:
         a = value_bytes(precision.activations)[0]
-        exchanged = shape.attn_dp > 1 or shape.disaggregated
+        exchanged = shape.ranks_per_copy > 1 or shape.disaggregated
         copies = 1 + (most_experts_per_token(spec) if exchanged else 0)
-        total += rank_tokens * spec.hidden * a * copies
+        total += tokens_of_rank(shape, *batch) * spec.hidden * a * copies
+    if shape.cp > 1:
+        total += _gathered_bytes(spec, precision, shape, ranks, batch[1], role)
     return total
+
+
+def _gathered_bytes(
+    spec: ModelSpec,
+    precision: Precision,
+    shape: StageShape,
+    ranks: tuple[RankLayer, ...],
+    chunk: int,
+    role: int,
+) -> int:
+    """Keys and values of a chunk (and of as much context), and its hidden states."""
+    cached = [rank.attention.kv_values for rank in ranks if rank.attention]
+    values = max(cached, default=0) * (2 if shape.kv_shards > 1 else 1)
+    values += spec.hidden if role in (LAST, ONLY) else 0
+    return chunk * values * value_bytes(precision.activations)[0]
 
 
 def most_experts_per_token(spec: ModelSpec) -> int:

@@ -40,6 +40,7 @@ class AttentionRank:
 
     ``decode_flops`` and ``prefill_flops`` are per pair of a token and one that it
     sees; decode FLOPs of grouped-query attention never outweigh its cache reads.
+    ``merged_values`` of a token are its partial attention output over ``heads``.
     """
 
     matrix_parameters: int
@@ -49,6 +50,8 @@ class AttentionRank:
     prefill_flops: int
     window_tokens: int | None
     widest: int
+    heads: int
+    merged_values: int
 
 
 @dataclass(frozen=True)
@@ -73,7 +76,7 @@ class RankLayer:
     """One layer kind on one GPU: matrices as (parameters, format).
 
     ``beside`` is the width of what stands beside routed experts: shared experts and a
-    dense FFN.
+    dense FFN. ``kv_shards`` ranks share the cache of a sequence.
     """
 
     matrices: tuple[tuple[int, str], ...]
@@ -84,6 +87,7 @@ class RankLayer:
     widest: int
     kind: LayerKind
     beside: int = 0
+    kv_shards: int = 1
 
     @classmethod
     def of(
@@ -120,6 +124,7 @@ class RankLayer:
             max(widest, ffn.widest),
             kind,
             ffn.beside,
+            shape.kv_shards,
         )
 
     def weight_bytes(self, precision: Precision) -> int:
@@ -152,7 +157,7 @@ class RankLayer:
         """KV cache of the layer when ``room`` tokens are resident."""
         if self.attention is not None and self.attention.window_tokens is not None:
             room = min(room, sequences * self.attention.window_tokens)
-        return room * self.kv_bytes_per_token(precision)
+        return ceil_div(room, self.kv_shards) * self.kv_bytes_per_token(precision)
 
 
 def scaled_bytes(parameters: int, dtype: str) -> int:
@@ -185,6 +190,8 @@ def _grouped(hidden: int, attention: Attention, tp: int) -> AttentionRank:
         2 * heads * (key + value),
         attention.window_tokens,
         (heads + kv_heads) * (key + value),
+        heads,
+        heads * value,
     )
 
 
@@ -207,6 +214,8 @@ def _latent(hidden: int, attention: MlaAttention, tp: int) -> AttentionRank:
         2 * heads * (query + value),
         None,
         2 * heads * (query + value),
+        heads,
+        heads * rank,
     )
 
 

@@ -90,6 +90,8 @@ class SiliconClock:
         groups = (shape.tp, shape.attn_dp, shape.moe_tp, shape.ep, shape.gpus)
         if shape.disaggregated:
             return "disaggregated stages are not measured"
+        if shape.cp > 1:
+            return "context parallelism is not measured"
         if shape.islands > 1:
             return "stages across islands are not measured"
         if any(size not in _GROUPS or size > largest for size in groups):
@@ -124,12 +126,12 @@ class SiliconClock:
         spread = np.ceil(load.tokens / self.shape.attn_dp)
         rows = load.sequences + load.prompts / float(self.mix.prompt_work)
         collectives = (
-            self._sum(parts.collectives, load.rank_tokens)
+            self._sum(parts.collectives, load.rank_tokens(1))
             + self._sum(parts.routed_collectives, spread)
             + self._sum(parts.row_collectives, rows)
         )
         work = (
-            self._sum(parts.work, load.rank_tokens)
+            self._sum(parts.work, load.rank_tokens(1))
             + self._sum(parts.routed, spread)
             + self._sum(parts.rows, rows)
             + self._sum(parts.decode, load.sequences)

@@ -134,7 +134,12 @@ class Stack:
 
     @classmethod
     def of(cls, deployments: Sequence[Deployment]) -> Stack:
-        """The stack with the constants of the deployments' own GPU types."""
+        """The stack with the constants of the deployments' own GPU types.
+
+        ValueError for context groups and copies of experts: no run has them.
+        """
+        if any(d.shape.cp > 1 or d.shape.moe_dp > 1 for d in deployments):
+            raise ValueError("stacked deployments have cp 1 and moe_dp 1")
         rates = Rates.of([(d.gpu, d.engine) for d in deployments])
         return cls(tuple(deployments), rates)
 
@@ -173,7 +178,7 @@ class Stack:
             rows.append(
                 {
                     "tp": s.tp, "dp": s.attn_dp, "moe_tp": s.moe_tp, "ep": s.ep,
-                    "moe_dp": s.moe_dp, "gpus": s.gpus, "islands": s.islands,
+                    "gpus": s.gpus, "islands": s.islands,
                     "near": min(s.ep, s.gpus_per_island),
                     "hidden": d.spec.hidden * a, "stages": d.stages,
                     "head": d.spec.hidden * ceil_div(vocabulary, s.tp),
@@ -272,9 +277,8 @@ class Stack:
 
     def _experts(self, tokens: FloatArray) -> FloatArray:
         f, c, s, w = self._figures, self.rates.columns, self._shape, self._work
-        mine = np.ceil(tokens / s["moe_dp"])
-        awake = f["slots"] * terms.woken(f["experts"], f["top_k"], mine)
-        pairs = mine * f["top_k"] / s["ep"] * f["balance"]
+        awake = f["slots"] * terms.woken(f["experts"], f["top_k"], tokens)
+        pairs = tokens * f["top_k"] / s["ep"] * f["balance"]
         rows = np.maximum(pairs, awake * c["tile"])
         return terms.joined(
             w["expert_row"] * rows, w["expert_read"] * awake, c["exponent"]

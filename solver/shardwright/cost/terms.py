@@ -42,6 +42,18 @@ def prompt_pairs(attended: Figures, ramp: Figures, window: Figures) -> FloatArra
     return _array(np.minimum(attended, window) + ramp)
 
 
+def context_before(
+    prompts: Figures, piece: Figures, attended: Figures, window: Figures
+) -> FloatArray:
+    """Cached tokens that precede the prompt tokens of an iteration, over all prompts.
+
+    At most ``piece`` tokens are taken of each; the mean of them sees ``attended``.
+    """
+    taken = np.minimum(np.maximum(prompts, 1.0), piece)
+    before = np.minimum(np.maximum(attended - taken / 2, 0.0), window)
+    return _array(prompts / taken * before)
+
+
 def woken(experts: Figures, top_k: Figures, tokens: Figures) -> FloatArray:
     """Share of the experts that some token of the batch visits, uniform routing."""
     return _array(1 - (1 - top_k / experts) ** tokens)

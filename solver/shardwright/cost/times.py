@@ -37,9 +37,10 @@ def to_ns(seconds: FloatArray) -> IntArray:
 class Load:
     """Tokens of one iteration, per operating point.
 
-    ``sequences`` and ``prompts`` of the fullest attention rank; ``tokens`` of the
-    stage. ``share``: of the iterations that carry the prompts, the others carry the
-    sequences alone and ``decoding`` tokens; None: all of them do.
+    ``sequences`` and ``prompts`` of the fullest attention rank, or of its context
+    group, whose ranks share the prompts; ``tokens`` of the stage. ``share``: of the
+    iterations that carry the prompts, the others carry the sequences alone and
+    ``decoding`` tokens; None: all of them do.
     """
 
     sequences: FloatArray
@@ -66,10 +67,20 @@ class Load:
         """The chunk of one prompt, on one attention rank."""
         return cls(np.ceil(m / attn_dp), x, m + x, m)
 
-    @property
-    def rank_tokens(self) -> FloatArray:
-        """Tokens of one attention rank."""
-        return self.sequences + self.prompts
+    def rank_prompts(self, cp: int) -> FloatArray:
+        """Prompt tokens of one of ``cp`` ranks of a context group."""
+        return self.prompts if cp == 1 else np.ceil(self.prompts / cp)
+
+    def rank_tokens(self, cp: int) -> FloatArray:
+        """Tokens of one rank: decoding is the same work on all of a context group."""
+        return self.sequences + self.rank_prompts(cp)
+
+    def rows(self, shape: StageShape) -> FloatArray:
+        """Rows that the fullest copy of the experts sees: those of all its ranks."""
+        ranks, cp = shape.ranks_per_copy, shape.cp
+        decoding = np.minimum(ranks * self.sequences, cp * self.decoding)
+        prompts = self.tokens - self.decoding
+        return decoding + np.minimum(ranks * self.rank_prompts(cp), prompts)
 
     @cached_property
     def without_prompts(self) -> Load:
@@ -142,21 +153,23 @@ class StageClock:
         """Seconds of one layer that carries all of a load, and of its collectives."""
         communication = self._communication(rank, load)
         seconds = (
-            self._matrices(rank, load.rank_tokens)
+            self._matrices(rank, load.rank_tokens(self.shape.cp))
             + communication
             + self._overhead(rank)
         )
         if rank.attention is not None:
             seconds = seconds + self._decode_attention(rank, load.sequences)
-            seconds = seconds + self._prefill_attention(rank.attention, load.prompts)
+            prompts = load.rank_prompts(self.shape.cp)
+            seconds = seconds + self._prefill_attention(rank.attention, prompts)
         if rank.experts is not None:
-            seconds = seconds + self._experts(rank.experts, load.tokens)
+            rows = load.rows(self.shape)
+            seconds = seconds + self._experts(rank.experts, rows, load.tokens)
         return seconds, communication
 
     def experts_s(self, rank: RankLayer, tokens: FloatArray) -> FloatArray:
         """Seconds of the routed experts of a layer on GPUs of their own."""
         assert rank.experts is not None
-        return self._experts(rank.experts, tokens) + self._overhead(rank)
+        return self._experts(rank.experts, tokens, tokens) + self._overhead(rank)
 
     def _overhead(self, rank: RankLayer) -> float:
         overhead = self._engine.layer_overhead_us
@@ -166,13 +179,58 @@ class StageClock:
 
     def _communication(self, rank: RankLayer, load: Load) -> FloatArray:
         width = self.spec.hidden * self._activation_bytes
-        one = self.links.all_reduce(load.rank_tokens * width, self.shape.tp)
+        shape = self.shape
+        reduced = load.rank_tokens(shape.cp) * width
+        one = self.links.all_reduce(reduced, shape.tp)
         total = np.zeros_like(load.tokens)
         if rank.attention is not None:
             total = total + one
-        if rank.experts is not None and self.shape.attn_dp > 1:
-            return total + self.links.exchange(load.tokens, width, rank.experts)
+            if shape.cp > 1:
+                total = total + self.gathered_s(rank, load) + self.merged_s(rank, load)
+        if rank.experts is not None and shape.ranks_per_copy > 1:
+            rows = load.rows(shape)
+            return total + self.links.exchange(rows, width, rank.experts)
         return total + one if rank.has_ffn else total
+
+    def gathered_bytes(self, rank: RankLayer, load: Load) -> FloatArray:
+        """Keys and values of a group's prompts, and those of the cache that it cuts."""
+        assert rank.attention is not None
+        values = rank.attention.kv_values
+        size = load.prompts * (values * self._activation_bytes)
+        if self.shape.kv_shards > 1:
+            window = rank.attention.window_tokens
+            tokens = terms.context_before(
+                load.prompts,
+                float(self.mix.carried_prompt),
+                float(self.mix.attended_mean),
+                np.inf if window is None else window,
+            )
+            size = size + tokens * rank.kv_bytes_per_token(self.precision)
+        return size
+
+    def gathered_s(self, rank: RankLayer, load: Load) -> FloatArray:
+        """Seconds until all ranks of a context group have the prompts' keys, values."""
+        size = self.gathered_bytes(rank, load)
+        seconds = self.links.all_gather(size, self.shape.cp)
+        return np.where(load.prompts > 0, seconds, 0.0)
+
+    def merged_bytes(
+        self, rank: RankLayer, load: Load
+    ) -> tuple[FloatArray, FloatArray]:
+        """Log-sum-exps gathered and partial outputs reduced over a context group."""
+        assert rank.attention is not None
+        sums = 4.0 * self.shape.cp * rank.attention.heads * load.sequences
+        outputs = rank.attention.merged_values * self._activation_bytes
+        return sums, outputs * load.sequences
+
+    def merged_s(self, rank: RankLayer, load: Load) -> FloatArray:
+        """Seconds in which partial decode attention is put together."""
+        if self.shape.kv_shards == 1:
+            return np.zeros_like(load.sequences)
+        sums, outputs = self.merged_bytes(rank, load)
+        seconds = self.links.all_gather(sums, self.shape.cp)
+        seconds = seconds + self.links.all_reduce(outputs, self.shape.cp)
+        return np.where(load.sequences > 0, seconds, 0.0)
 
     def _matrices(self, rank: RankLayer, tokens: FloatArray) -> FloatArray:
         per_token, read = 0.0, 0.0
@@ -184,11 +242,16 @@ class StageClock:
         )
         return self._joined(per_token * tokens, read / self._weight_speed) + hidden
 
-    def _experts(self, experts: ExpertRank, tokens: FloatArray) -> FloatArray:
-        """Busiest GPU: its pairs computed, or its woken experts read."""
-        mine = np.ceil(tokens / self.shape.moe_dp)
-        pairs = mine * experts.top_k / self.shape.ep * experts.balance
-        awake = experts.slots * terms.woken(experts.experts, experts.top_k, mine)
+    def _experts(
+        self, experts: ExpertRank, rows: FloatArray, tokens: FloatArray
+    ) -> FloatArray:
+        """Busiest GPU: its pairs computed, or its woken experts read.
+
+        Of the rows of a copy's ranks at most ``tokens`` are different ones.
+        """
+        pairs = rows * experts.top_k / self.shape.ep * experts.balance
+        unlike = np.minimum(rows, tokens)
+        awake = experts.slots * terms.woken(experts.experts, experts.top_k, unlike)
         rows = np.maximum(pairs, awake * self._constants.expert_tile_rows)
         compute = 2.0 * experts.parameters * rows / self._sustained(experts.dtype)
         read = awake * self._stored_bytes(experts.parameters, experts.dtype)
@@ -197,6 +260,7 @@ class StageClock:
     def _decode_attention(self, rank: RankLayer, sequences: FloatArray) -> FloatArray:
         assert rank.attention is not None
         context = _windowed(float(self.mix.context_mean), rank.attention)
+        context /= self.shape.kv_shards
         read = sequences * context * rank.kv_bytes_per_token(self.precision)
         speed = self.gpu.hbm_gbyte_per_s * 1e9 * self._constants.kv_read_efficiency
         flops = sequences * context * rank.attention.decode_flops
@@ -227,7 +291,8 @@ class StageClock:
         )
         communication = np.zeros_like(load.sequences)
         if role in (FIRST, ONLY):
-            message = load.rank_tokens * self.spec.hidden * self._activation_bytes
+            tokens = load.rank_tokens(self.shape.cp)
+            message = tokens * self.spec.hidden * self._activation_bytes
             seconds = seconds + message / self._weight_speed
             communication = communication + self.links.all_reduce(
                 message, self.shape.tp
@@ -239,7 +304,15 @@ class StageClock:
             communication = communication + self.links.all_gather(
                 rows * width, self.shape.tp
             )
+            communication = communication + self.returned_s(load)
         return seconds + communication, communication
+
+    def returned_s(self, load: Load) -> FloatArray:
+        """Seconds in which a context group's ranks get all hidden states of prompts."""
+        size = load.prompts * self.spec.hidden * self._activation_bytes
+        return np.where(
+            load.prompts > 0, self.links.all_gather(size, self.shape.cp), 0.0
+        )
 
     def _lm_head(self, rows: FloatArray) -> FloatArray:
         width = ceil_div(padded_vocabulary(self.spec.vocabulary), self.shape.tp)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from shardwright.explain.solving import Allowance, OutOfTime
 from shardwright.plan.tables.summary import plan_degrees
+from shardwright.problem.context import context_degrees
 from shardwright.schema.instance import Instance
 from shardwright.schema.result import Result
 from shardwright.solve import Solution
@@ -25,7 +26,7 @@ class Alternative:
 def alternatives(
     instance: Instance, best: Solution, allowance: Allowance
 ) -> list[Alternative]:
-    """Every other tp, pp, dp and ep worth asking, the best plan of each."""
+    """Every other tp, pp, dp, ep and cp worth asking, the best plan of each."""
     found = []
     try:
         for name, value in _choices(instance, best):
@@ -63,6 +64,9 @@ def _choices(instance: Instance, best: Solution) -> Iterator[tuple[str, int]]:
     island = max(instance.cluster.island_size(g) for g in instance.cluster.nodes)
     gpus = sum(g.count * g.gpus for g in instance.cluster.nodes)
     tops = {"tp": island, "pp": min(8, gpus), "dp": min(8, gpus)}
+    if max(context_degrees(instance), default=1) > 1:
+        used["cp"] = {s.shape.cp for r in replicas for s in r.stages}
+        tops["cp"] = max(context_degrees(instance))
     if any(s.expert_slots for r in replicas for s in r.stages):
         tops["ep"] = min(gpus, 64)
     for name, top in tops.items():

@@ -110,6 +110,7 @@ class StageTables:
         """Rules of one stage on its own, layer split included."""
         return (
             self.in_split(start, end)
+            and self.problem.may_hold(unit, start, end)
             and self.fits_memory(point, unit, start, end)
             and self.within_tpot(point, unit, start, end)
         )

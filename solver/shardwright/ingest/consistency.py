@@ -8,8 +8,8 @@ from shardwright.ingest.refuse import nearest, one_of
 from shardwright.schema.cluster import GpuSpec
 from shardwright.schema.errors import FieldError
 from shardwright.schema.instance import Instance
-from shardwright.schema.model import MoeFfn
-from shardwright.schema.workload import BYTES_PER_PARAMETER, Lengths
+from shardwright.schema.model import MlaAttention, MoeFfn
+from shardwright.schema.workload import BYTES_PER_PARAMETER
 
 
 def consistency_errors(instance: Instance) -> list[FieldError]:
@@ -22,6 +22,7 @@ def consistency_errors(instance: Instance) -> list[FieldError]:
         *_fixed_degrees(instance),
         *_survival(instance),
         *_disaggregated(instance),
+        *_context_parallel(instance),
     ]
 
 
@@ -39,18 +40,11 @@ def _survival(instance: Instance) -> Iterator[FieldError]:
         yield FieldError("pools", instance.pools, "mixed, with limits.survive")
 
 
-def _mean_tokens(lengths: Lengths) -> float:
-    if lengths.histogram is not None:
-        weight = sum(w for _, w in lengths.histogram)
-        return sum(tokens * w for tokens, w in lengths.histogram) / weight
-    return float(lengths.constant or lengths.mean or 0)
-
-
 def _context(instance: Instance) -> Iterator[FieldError]:
     workload, model = instance.workload, instance.model
     at, room = "workload.max_context_tokens", workload.max_context_tokens
-    prompt = _mean_tokens(workload.input_tokens)
-    answer = _mean_tokens(workload.output_tokens)
+    prompt = workload.input_tokens.mean_tokens()
+    answer = workload.output_tokens.mean_tokens()
     if prompt + answer > room:
         need = f"{prompt:.10g} input and {answer:.10g} output tokens of a request"
         yield FieldError(at, str(room), f"at least the {need} (means where they vary)")
@@ -173,6 +167,48 @@ def _disaggregated(instance: Instance) -> Iterator[FieldError]:
         degree = getattr(fix, name)
         if degree is not None and total % degree:
             yield FieldError(f"fix.{name}", str(degree), f"a divisor of {total} (afd)")
+
+
+def _context_parallel(instance: Instance) -> Iterator[FieldError]:
+    """Rule context_parallel, and SGLang's rules of copies of experts."""
+    fix, grid, name = instance.fix, instance.grid, instance.engine.name
+    for path, value in (
+        ("fix.cp", fix.cp or 1),
+        ("grid.context_parallel", max(grid.context_parallel or (1,))),
+    ):
+        allowed = context_refusal(instance)
+        if value > 1 and allowed is not None:
+            yield FieldError(path, f"{value} with {name}", allowed)
+    copies = fix.moe_dp or 1
+    if copies == 1:
+        return
+    found = f"{copies} with {name}"
+    if name not in ("generic", "sglang"):
+        yield FieldError(
+            "fix.moe_dp", found, "1, or one of the engines that copy experts"
+        )
+    if name == "sglang" and fix.pp is not None and fix.pp > 1:
+        yield FieldError(
+            "fix.moe_dp", f"{found} on {fix.pp} stages", "one stage (pp 1)"
+        )
+    if name == "sglang" and fix.cp is not None and fix.cp != copies:
+        yield FieldError("fix.moe_dp", found, f"1 or {fix.cp} (cp)")
+
+
+def context_refusal(instance: Instance) -> str | None:
+    """What cp may be where an engine has no context parallelism; None: it has.
+
+    docs/cost-model.md section 14.
+    """
+    engine = instance.engine
+    kinds = [k.attention for k in instance.model.layer_kinds if k.attention is not None]
+    if engine.latencies != "analytic":
+        return "1 with measured latencies, which do not have context parallelism"
+    if engine.name == "trtllm":
+        return "1; its context parallelism (Helix) is of generation servers alone"
+    if engine.name == "vllm" and not all(isinstance(a, MlaAttention) for a in kinds):
+        return "1 unless all attention is latent (MLA); no other backend starts"
+    return None
 
 
 def _doubled(pair: tuple[int, int]) -> tuple[int, int, int, int]:

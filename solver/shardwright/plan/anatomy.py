@@ -30,6 +30,7 @@ from shardwright.plan.experts import map_of, redundant_slots
 from shardwright.plan.parts import MemoryAnatomy
 from shardwright.problem import stage_roles
 from shardwright.problem.cluster_topology import has_topology
+from shardwright.problem.context import kv_shards
 from shardwright.problem.reach import rank_pairs
 from shardwright.problem.topology import Topology
 from shardwright.schema.cluster import GpuSpec
@@ -204,6 +205,8 @@ class Anatomy:
             len(islands),
             0 if apart is None else apart.gpus,
             1 if apart is None else apart.ping_pong,
+            s.cp,
+            kv_shards(self.instance, s.cp),
         )
 
     def island(self, gpu: GpuRank) -> tuple[str, int]:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from math import ceil
 
 from shardwright.cost.memory import FIRST, LAST, padded_vocabulary
+from shardwright.cost.times import StageClock, mean_ns
 from shardwright.plan.anatomy import (
     Anatomy,
     Hop,
@@ -54,7 +55,7 @@ def _collectives(
         yield row("embedding", "all-reduce", made)
     if stage.expert_unit is not None:
         yield from apart_rows(anatomy, index, stage, loads)
-    elif stage.expert_slots:
+    elif stage.expert_slots or stage.shape.cp > 1:
         yield from expert_rows(anatomy, index, stage, loads)
     elif _layer_collectives(anatomy, stage):
         made = [_layers(anatomy, stage, load) for load in loads]
@@ -62,6 +63,9 @@ def _collectives(
     if sharded and has_lm_head(role):
         made = [_logits(anatomy, stage, load) for load in loads]
         yield row("logits", "all-gather", made)
+    if stage.shape.cp > 1 and has_lm_head(role):
+        made = [_prompt_states(anatomy, stage, load) for load in loads]
+        yield row("states", "all-gather", made)
 
 
 def _layer_collectives(anatomy: Anatomy, stage: Stage) -> int:
@@ -78,7 +82,8 @@ def _hidden_bytes(anatomy: Anatomy, stage: Stage, load: Load) -> int:
     hidden = anatomy.instance.model.hidden
     on = load.on(anatomy.shape(stage))
     share = 1.0 if on.share is None else float(on.share[0])
-    tokens = float(on.sequences[0]) + share * float(on.prompts[0])
+    prompts = float(on.rank_prompts(stage.shape.cp)[0])
+    tokens = float(on.sequences[0]) + share * prompts
     return ceil(tokens * hidden * anatomy.activation_value_bytes)
 
 
@@ -94,8 +99,20 @@ def _embedding(anatomy: Anatomy, stage: Stage, load: Load) -> Transfer:
     return Transfer(1, _hidden_bytes(anatomy, stage, load), time, time)
 
 
+def _prompt_states(anatomy: Anatomy, stage: Stage, load: Load) -> Transfer:
+    """Hidden states of a context group's prompts, gathered after the last layer."""
+    clock, on = anatomy.clock(stage), load.on(anatomy.shape(stage))
+    assert isinstance(clock, StageClock), "measured without context groups"
+    time = int(mean_ns(lambda one: (clock.returned_s(one),) * 2, on)[0][0])
+    share = 1.0 if on.share is None else float(on.share[0])
+    hidden = anatomy.instance.model.hidden * anatomy.activation_value_bytes
+    return Transfer(1, ceil(share * float(on.prompts[0]) * hidden), time, time)
+
+
 def _logits(anatomy: Anatomy, stage: Stage, load: Load) -> Transfer:
     time = anatomy.constant_communication(stage, LAST, load)
+    if stage.shape.cp > 1:
+        time = max(0, time - _prompt_states(anatomy, stage, load).total_ns)
     on = load.on(anatomy.shape(stage))
     prompts = float(on.prompts[0]) / float(anatomy.memory.mix.prompt_work)
     rows = float(on.sequences[0]) + prompts

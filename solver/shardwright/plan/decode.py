@@ -154,6 +154,7 @@ def _shape(shape: StageShape) -> Shape:
     return Shape(
         tp=shape.tp,
         attn_dp=shape.attn_dp,
+        cp=shape.cp,
         moe_tp=shape.moe_tp,
         ep=shape.ep,
         moe_dp=shape.moe_dp,

@@ -150,7 +150,7 @@ def _pieces(
     reduced, way = (int(ns[0]) for ns in mean_ns(seconds, on))
     width = anatomy.instance.model.hidden * anatomy.activation_value_bytes
     if reduced:
-        size = int(part.rank_tokens[0]) * width
+        size = int(part.rank_tokens(1)[0]) * width
         yield ("all-reduce", "attention GPUs"), size, reduced
     if rank.experts is not None:
         size = ceil(float(clock.largest_message(rank, part.tokens)[0]))

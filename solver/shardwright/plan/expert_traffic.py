@@ -1,7 +1,8 @@
-"""Collectives of the layers of a mixture of experts, each by its own name.
+"""Collectives of layers with experts or context groups, each by its own name.
 
-Attention is reduced over tp; tokens then reach the experts by an all-reduce (one
-attention rank), an all-gather and reduce-scatter (ep 1), or dispatch and combine.
+Attention is reduced over tp, and put together over a context group; tokens then reach
+the experts by an all-reduce (one attention rank), an all-gather and reduce-scatter
+(ep 1), or dispatch and combine.
 """
 
 from __future__ import annotations
@@ -12,9 +13,10 @@ from math import ceil
 
 import numpy as np
 
+from shardwright.cost.latencies import StageTimes
 from shardwright.cost.links import Links
 from shardwright.cost.rank import ExpertRank, RankLayer
-from shardwright.cost.times import FloatArray
+from shardwright.cost.times import FloatArray, StageClock
 from shardwright.cost.times import Load as ClockLoad
 from shardwright.plan.anatomy import Anatomy, Load, link_speed, network_speed
 from shardwright.plan.transfers import Exchange, Operation, Transfer
@@ -59,7 +61,7 @@ def _transfers(
     found: dict[tuple[Operation, str], list[tuple[int, float, int]]] = {}
     for kind, count in sorted(anatomy.memory.kind_counts(*stage.layers).items()):
         rank = anatomy.memory.ranks(shape)[kind]
-        pieces = _mean_pieces(links, rank, on, width)
+        pieces = _mean_pieces(_Layer(links, rank, width, clock), on)
         whole = int(clock.layer(rank, on)[1][0])
         for piece, ns in zip(pieces, _shares(pieces, whole), strict=True):
             found.setdefault(piece.key, []).append((count, piece.size_bytes, ns))
@@ -91,14 +93,22 @@ def _scaled(pieces: list[_Piece], whole_ns: int) -> FloatArray:
     return np.asarray(ends * (whole_ns / ends[-1]), dtype=np.float64)
 
 
-def _mean_pieces(
-    links: Links, rank: RankLayer, load: ClockLoad, width: int
-) -> list[_Piece]:
+@dataclass(frozen=True)
+class _Layer:
+    """A layer kind on one GPU; ``width`` is a hidden state, bytes."""
+
+    links: Links
+    rank: RankLayer
+    width: int
+    clock: StageTimes
+
+
+def _mean_pieces(layer: _Layer, load: ClockLoad) -> list[_Piece]:
     """Means over the iterations with and without prompts."""
-    full = list(_pieces(links, rank, load, width))
+    full = list(_pieces(layer, load))
     if load.share is None:
         return full
-    alone, share = _pieces(links, rank, load.without_prompts, width), load.share[0]
+    alone, share = _pieces(layer, load.without_prompts), load.share[0]
     return [
         replace(
             a,
@@ -109,32 +119,49 @@ def _mean_pieces(
     ]
 
 
-def _pieces(
-    links: Links, rank: RankLayer, load: ClockLoad, width: int
-) -> Iterator[_Piece]:
+def _pieces(layer: _Layer, load: ClockLoad) -> Iterator[_Piece]:
     """Transfers of one layer of a kind."""
-    tp, reduced = links.shape.tp, load.rank_tokens * width
+    links, rank, width = layer.links, layer.rank, layer.width
+    tp, reduced = links.shape.tp, load.rank_tokens(links.shape.cp) * width
     time = float(links.all_reduce(reduced, tp)[0])
     if rank.attention is not None and tp > 1:
         yield _Piece("all-reduce", "attention", float(reduced[0]), time)
-    if rank.experts is not None and links.shape.attn_dp > 1:
+    if rank.attention is not None and links.shape.cp > 1:
+        assert isinstance(layer.clock, StageClock), "measured without context groups"
+        yield from _context(layer.clock, rank, load)
+    if rank.experts is not None and links.shape.ranks_per_copy > 1:
         yield from _exchange(links, rank.experts, load, width)
     elif rank.has_ffn and tp > 1:
         what = "dense FFN" if rank.experts is None else "experts"
         yield _Piece("all-reduce", what, float(reduced[0]), time)
 
 
+def _context(clock: StageClock, rank: RankLayer, load: ClockLoad) -> Iterator[_Piece]:
+    """Keys and values of prompts, partial results of decoding."""
+    cp = clock.shape.cp
+    size = float(clock.gathered_bytes(rank, load)[0])
+    time = float(clock.gathered_s(rank, load)[0])
+    yield _Piece("all-gather", "prompt KV", size, time)
+    if clock.shape.kv_shards > 1:
+        sums, outputs = clock.merged_bytes(rank, load)
+        whole = float(clock.merged_s(rank, load)[0])
+        last = float(clock.links.all_reduce(outputs, cp)[0]) if whole else 0.0
+        yield _Piece("all-gather", "log-sums", float(sums[0]), whole - last)
+        yield _Piece("all-reduce", "partials", float(outputs[0]), last)
+
+
 def _exchange(
     links: Links, experts: ExpertRank, load: ClockLoad, width: int
 ) -> Iterator[_Piece]:
     """How tokens of several attention ranks reach the experts and return."""
-    shape, everything = links.shape, load.tokens * width
+    shape = links.shape
+    everything = load.rows(shape) * width
     if shape.ep == 1:
-        time = float(links.all_gather(everything, shape.attn_dp)[0])
+        time = float(links.all_gather(everything, shape.ranks_per_copy)[0])
         yield _Piece("all-gather", "tokens", float(everything[0]), time)
         yield _Piece("reduce-scatter", "", float(everything[0]), time)
         return
-    sent = everything / shape.gpus
+    sent = everything / (shape.moe_tp * shape.ep)
     time = float(links.one_way(sent, experts)[0])
     size = float(sent[0])
     for way in ("dispatch", "combine"):

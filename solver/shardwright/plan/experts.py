@@ -28,12 +28,13 @@ def redundant_slots(instance: Instance, stage: Stage) -> int:
 
 @dataclass(frozen=True)
 class Place:
-    """Ranks of one GPU of a stage: tp fastest in attention, moe_tp with experts.
+    """Ranks of one GPU of a stage: tp fastest in attention, then cp; moe_tp in experts.
 
     None where a disaggregated stage's GPU has no part in attention or in experts.
     """
 
     tp: int | None
+    cp: int | None
     attn_dp: int | None
     ep: int | None
 
@@ -44,10 +45,11 @@ class Place:
         if apart is not None:
             after = index - (len(stage.gpus) - apart.gpus)
             if after >= 0:
-                return cls(None, None, after // shape.moe_tp % shape.ep)
-            return cls(index % shape.tp, index // shape.tp, None)
+                return cls(None, None, None, after // shape.moe_tp % shape.ep)
+            return cls(index % shape.tp, 0, index // shape.tp, None)
         ep = index // shape.moe_tp % shape.ep
-        return cls(index % shape.tp, index // shape.tp, ep)
+        group, tp = divmod(index, shape.tp)
+        return cls(tp, group % shape.cp, group // shape.cp, ep)
 
 
 def map_of(plan: Plan, stage: Stage) -> ExpertMap | None:

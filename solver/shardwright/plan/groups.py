@@ -72,12 +72,19 @@ def has_experts(stages: Iterable[Stage]) -> bool:
     return any(stage.expert_slots for stage in stages)
 
 
+def grouped(stages: Iterable[Stage]) -> bool:
+    """Whether some ranks share sequences: context parallelism."""
+    return any(stage.shape.cp > 1 for stage in stages)
+
+
 def shape_words(stages: Sequence[Stage]) -> str:
     """Shapes in short: TP2, TP2+4 where stages differ, TP1 DP16 EP16 with experts.
 
-    DP is that of attention; MoE-TP and MoE-DP are named where they are not 1.
+    DP is that of attention; CP, MoE-TP and MoE-DP are named where they are not 1.
     """
     names = {"tp": "TP"}
+    if grouped(stages):
+        names["cp"] = "CP"
     if has_experts(stages):
         names |= {"attn_dp": "DP", "ep": "EP"}
         inner = {"moe_tp": "MoE-TP", "moe_dp": "MoE-DP"}

@@ -109,7 +109,8 @@ class _Reasons:
 
     @property
     def _dense(self) -> bool:
-        return not mixtures(self.instance.model)
+        grouped = any(unit.shape.cp > 1 for unit in self.problem.units)
+        return not mixtures(self.instance.model) and not grouped
 
     def _tp_words(self, gpu_type: str) -> str:
         index = [k.name for k in self.problem.classes].index(gpu_type)

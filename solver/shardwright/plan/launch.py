@@ -12,8 +12,8 @@ from shardwright.plan.experts import expert_count, redundant_slots
 from shardwright.plan.groups import has_experts, shape_words
 from shardwright.problem import mixtures
 from shardwright.schema.instance import Instance
-from shardwright.schema.model import AnyAttention
-from shardwright.schema.plan import Replica
+from shardwright.schema.model import AnyAttention, MlaAttention
+from shardwright.schema.plan import Replica, Shape
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ def whole_experts_or_tensor(anatomy: Anatomy, replica: Replica) -> str | None:
     """Experts are whole on every GPU, or each is split over the whole stage."""
     for stage in replica.stages:
         shape, gpus = stage.shape, len(stage.gpus)
-        if stage.expert_unit is not None:
+        if stage.expert_unit is not None or not stage.expert_slots:
             continue  # disaggregated_experts says it all
         if (shape.moe_tp, shape.ep) not in ((1, gpus), (gpus, 1)):
             return (
@@ -117,9 +117,51 @@ def attention_dp_one_or_all(anatomy: Anatomy, replica: Replica) -> str | None:
 
 
 def one_copy_of_experts(anatomy: Anatomy, replica: Replica) -> str | None:
-    """A stage has its experts once; SGLang has moe-dp only without pipeline."""
-    dp = max(stage.shape.moe_dp for stage in replica.stages)
-    return None if dp == 1 else f"MoE-DP {dp}; 1 is allowed"
+    """A stage has its experts once."""
+    copies = _copies(replica)
+    return None if copies == 1 else f"MoE-DP {copies}; 1 is allowed"
+
+
+def _copies(replica: Replica) -> int:
+    """moe_dp; of a dense stage, whose weights are all copied, 1."""
+    return max(s.shape.moe_dp if s.expert_slots else 1 for s in replica.stages)
+
+
+def copies_follow_context(anatomy: Anatomy, replica: Replica) -> str | None:
+    """SGLang copies experts for each context rank, without a pipeline."""
+    copies, shape = _copies(replica), replica.stages[0].shape
+    if copies == 1:
+        return None
+    if copies != shape.cp:
+        return f"MoE-DP {copies} with CP {shape.cp}; 1 or {shape.cp} is allowed"
+    if len(replica.stages) > 1:
+        return f"MoE-DP {copies} on {len(replica.stages)} stages; one is allowed"
+    if 1 not in (shape.ep, shape.moe_tp):
+        return f"MoE-DP {copies} with EP{shape.ep} and MoE-TP{shape.moe_tp}"
+    return None
+
+
+def latent_context(anatomy: Anatomy, replica: Replica) -> str | None:
+    """vLLM's backends with context parallelism are those of latent attention."""
+    cp = max(stage.shape.cp for stage in replica.stages)
+    kinds = (kind.attention for kind in anatomy.instance.model.layer_kinds)
+    if cp == 1 or all(isinstance(a, MlaAttention) for a in kinds if a is not None):
+        return None
+    return f"CP {cp}; without latent attention (MLA) 1 is allowed"
+
+
+def no_context(anatomy: Anatomy, replica: Replica) -> str | None:
+    """TensorRT-LLM has context parallelism for generation servers alone (Helix)."""
+    cp = max(stage.shape.cp for stage in replica.stages)
+    return None if cp == 1 else f"CP {cp}; 1 is allowed beside prefill"
+
+
+def cache_as_priced(anatomy: Anatomy, replica: Replica) -> str | None:
+    """Whether the engine keeps as much cache on a rank of a context group as priced."""
+    cp = max(stage.shape.cp for stage in replica.stages)
+    if cp == 1 or anatomy.instance.engine.name == "sglang":
+        return None
+    return f"CP {cp}; it keeps the whole cache on each, {cp} times what is planned"
 
 
 def experts_divisible(anatomy: Anatomy, replica: Replica) -> str | None:
@@ -187,21 +229,47 @@ _COMMON: tuple[Rule, ...] = (
 )
 
 ENGINES: dict[str, tuple[Rule, ...]] = {
-    "vllm": (*_COMMON, whole_experts_or_tensor),
+    "vllm": (*_COMMON, whole_experts_or_tensor, latent_context),
     "sglang": (
         *_COMMON,
-        one_copy_of_experts,
+        copies_follow_context,
+        cache_as_priced,
         experts_divisible,
         equal_gpus_per_node,
     ),
     "trtllm": (
         *_COMMON,
         attention_dp_one_or_all,
+        no_context,
         one_copy_of_experts,
         experts_divisible,
     ),
 }
 """Rules of each engine. Replicas are servers of their own and may differ."""
+
+
+def context_flags(engine: str, shape: Shape, experts: bool) -> tuple[str, ...]:
+    """Flags with which an engine gets the context groups of a stage; () where none.
+
+    SGLang counts all GPUs of a stage as its tp-size. vLLM cuts the cache over the same
+    ranks by decode context parallelism.
+    """
+    if shape.cp == 1 or engine not in ("vllm", "sglang"):
+        return ()
+    if engine == "vllm":
+        return (
+            f"--tensor-parallel-size {shape.tp}",
+            f"--prefill-context-parallel-size {shape.cp}",
+            f"--decode-context-parallel-size {shape.cp}",
+        )
+    copies = (f"--moe-dp-size {shape.moe_dp}",) if experts else ()
+    return (
+        f"--tp-size {shape.tp * shape.attn_dp * shape.cp}",
+        f"--attn-cp-size {shape.cp}",
+        *copies,
+        "--enable-prefill-cp",
+        "--cp-strategy zigzag",
+    )
 
 
 def launchability(anatomy: Anatomy) -> list[EngineVerdict]:

@@ -15,7 +15,7 @@ from shardwright.cost.lengths import ceil_div
 from shardwright.plan.anatomy import Anatomy, link_speed, network_speed
 from shardwright.plan.communication import exchanges
 from shardwright.plan.naming import NamedReplica, NamedStage, by_rate
-from shardwright.plan.transfers import Exchange
+from shardwright.plan.transfers import CONTEXT_ROWS, Exchange
 from shardwright.problem import Design, Problem, crossings_of
 from shardwright.problem.topology import Gpu, LinkClass, Topology
 from shardwright.problem.traffic import (
@@ -182,22 +182,45 @@ def _stage_traffic(stage: Stage, rows: Sequence[Exchange]) -> StageTraffic:
         size = (row.decode.bytes_each or 0) * row.decode.count
         if row.operation in _KINDS and ranks > 1 and row.decode.count:
             kind = _KINDS[row.operation]
-            found.append(Collective(kind, ranks, size, calls=row.decode.count))
+            stride, calls = _stride(stage, row), row.decode.count
+            found.append(Collective(kind, ranks, size, stride, calls))
     return StageTraffic(len(stage.gpus), tuple(found), stage.gpu_type)
 
 
 def _ranks(stage: Stage, row: Exchange) -> int:
     """How many ranks run a collective together; groups beside tp span the stage.
 
+    So do context groups beside attention data parallelism.
     1 for the groups within the attention GPUs of a disaggregated stage: they are not
     cut evenly from its ranks, so naming leaves them out.
     """
     whole = len(stage.gpus)
     if stage.expert_unit is not None:
         return whole if row.operation == "all-to-all" else 1
+    if row.what in CONTEXT_ROWS:
+        return stage.shape.cp if _groups_fill(stage) else whole
+    if _within_ranks(stage, row):
+        return stage.shape.tp
     if row.operation != "all-reduce" or row.what in ("experts",):
         return whole
     return stage.shape.tp
+
+
+def _within_ranks(stage: Stage, row: Exchange) -> bool:
+    """Whether context groups leave a collective to the GPUs of one attention rank."""
+    shape = stage.shape
+    alone = shape.attn_dp * shape.cp == shape.moe_dp
+    return shape.cp > 1 and (row.what == "logits" or (row.what == "experts" and alone))
+
+
+def _stride(stage: Stage, row: Exchange) -> int:
+    """How far apart the ranks of a collective lie: context groups run across tp."""
+    return stage.shape.tp if row.what in CONTEXT_ROWS and _groups_fill(stage) else 1
+
+
+def _groups_fill(stage: Stage) -> bool:
+    """Whether context groups across tensor-parallel ones make up the stage."""
+    return stage.shape.attn_dp == 1 or stage.shape.tp == 1
 
 
 def _assumed_stage(anatomy: Anatomy, stage: Stage, traffic: StageTraffic) -> int | None:

@@ -18,6 +18,7 @@ from shardwright.cost.memory import (
     communication_bytes,
     framework_bytes,
     stage_weight_bytes,
+    tokens_of_rank,
 )
 from shardwright.cost.rank import RankLayer
 from shardwright.cost.shape import StageShape
@@ -98,7 +99,7 @@ class MemoryAnatomy:
         model, precision = self.instance.model, self.instance.precision
         gpu = self.instance.cluster.gpu_types[gpu_type]
         weights, kv = self.layer_bytes(shape, *layers, sequences, not micro_batch)
-        tokens = micro_batch + chunk
+        tokens = tokens_of_rank(shape, micro_batch, chunk)
         logit_rows = micro_batch + ceil_fraction(chunk / self.mix.prompt_work)
         return MemoryParts(
             weights=weights + stage_weight_bytes(model, precision, shape.tp, role),
@@ -107,7 +108,13 @@ class MemoryAnatomy:
                 model, precision, self.attention_ranks(shape), tokens, logit_rows, role
             ),
             communication=communication_bytes(
-                model, precision, gpu, shape, tokens, role
+                model,
+                precision,
+                gpu,
+                shape,
+                self.attention_ranks(shape),
+                (micro_batch, chunk),
+                role,
             ),
             framework=framework_bytes(gpu, self.instance.limits),
         )

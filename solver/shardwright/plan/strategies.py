@@ -9,6 +9,7 @@ from shardwright.cost.shape import StageShape
 from shardwright.plan.anatomy import Anatomy, gpu_count
 from shardwright.plan.launch import divides
 from shardwright.problem import EngineSwitches, mixtures
+from shardwright.problem.context import kv_shards
 from shardwright.problem.shapes import ShapeRules
 from shardwright.schema.instance import Fix
 from shardwright.schema.plan import MemoryParts, Replica
@@ -65,11 +66,14 @@ def _dense_shapes(
     groups = [g for g in cluster.nodes if g.gpu == gpu_type]
     widest = max(cluster.island_size(g) for g in groups)
     gpus = gpu_count(replica.stages)
+    degrees = sorted({1, *(stage.shape.cp for stage in replica.stages)})
     kinds = [k.attention for k in model.layer_kinds if k.attention is not None]
     for tp in range(1, min(widest, gpus) + 1):
         if all(divides(attention, tp) for attention in kinds):
-            for pp in range(1, min(gpus // tp, len(model.layers)) + 1):
-                yield StageShape.dense(tp), pp
+            for cp in (n for n in degrees if n * tp <= min(widest, gpus)):
+                shape = StageShape.dense(tp, cp, kv_shards(anatomy.instance, cp))
+                for pp in range(1, min(gpus // shape.gpus, len(model.layers)) + 1):
+                    yield shape, pp
 
 
 def _expert_shapes(

@@ -16,6 +16,10 @@ Operation = Literal[
 ]
 
 
+CONTEXT_ROWS = frozenset({"prompt KV", "log-sums", "partials", "states"})
+"""What is exchanged within a context group (docs/cost-model.md section 14)."""
+
+
 @dataclass(frozen=True)
 class Transfer:
     """One kind of transfer in one iteration.

@@ -18,6 +18,7 @@ from shardwright.cost.tails import RequestLaw
 from shardwright.cost.times import Load
 from shardwright.problem.batches import LargestBatches
 from shardwright.problem.cluster_topology import has_topology
+from shardwright.problem.context import copies_stand_alone, degrees_document
 from shardwright.problem.costing import StageCosts
 from shardwright.problem.expert_maps import ExpertMaps
 from shardwright.problem.grid import (
@@ -127,7 +128,7 @@ class Compiler:
 
     def grid_document(self) -> dict[str, Any]:
         """The grid as printed, and the shapes that measured times leave out."""
-        document = self.grid.document()
+        document = self.grid.document() | degrees_document(self.instance)
         if self.refused_units:
             document["shapes_without_times"] = {
                 unit_name(unit, self.class_names): why
@@ -317,6 +318,7 @@ class Compiler:
             rules=Rules(
                 self.switches.micro_batches_equal_stages,
                 self.switches.equal_shape_per_stage,
+                copies_stand_alone(self.instance),
             ),
             goals=self.instance.goals(),
             output_mean=self.mix.output_mean,
@@ -380,6 +382,7 @@ def unit_name(unit: Unit, class_names: Sequence[str]) -> str:
     """GPU type and degrees, as in a message."""
     shape = unit.shape
     degrees = f"tp {shape.tp}, attn_dp {shape.attn_dp}, moe_tp {shape.moe_tp}"
+    degrees += f", cp {shape.cp}" if shape.cp > 1 else ""
     return f"{class_names[unit.gpu_class]} {degrees}, ep {shape.ep}, {unit.gpus} GPUs"
 
 

@@ -22,6 +22,7 @@ from shardwright.cost.memory import (
     communication_bytes,
     framework_bytes,
     stage_weight_bytes,
+    tokens_of_rank,
 )
 from shardwright.cost.rank import RankLayer
 from shardwright.cost.shape import StageShape
@@ -116,21 +117,26 @@ class StageCosts:
             if attention is not None and attention.window_tokens is not None:
                 kept = np.minimum(room, mine * attention.window_tokens)
             each = rank.kv_bytes_per_token(precision)
+            kept = -(-kept // rank.kv_shards)
             found.append(rank.weight_bytes(precision) + kept * each)
         return np.stack(found, axis=1)[where]
 
-    def _line(self, unit: Unit, role: int) -> tuple[int, int, int]:
-        """Bytes outside a stage's layers: fixed, per token, per row of logits.
+    def _line(self, unit: Unit, role: int) -> tuple[int, int, int, int]:
+        """Bytes outside a stage's layers: fixed, per token of a rank, per token of a
 
-        They are affine in both, so three values say all.
+        context group's chunk, per row of logits. They are affine in all three, so four
+        values say all.
         """
         key = ("line", unit, role)
         if key not in self._known:
-            fixed, token, row = (
-                self._role_bytes(unit, role, *at) for at in ((0, 0), (1, 0), (0, 1))
+            cp = unit.shape.cp
+            fixed, token, chunk, row = (
+                self._role_bytes(unit, role, *at)
+                for at in ((0, 0, 0), (1, 0, 0), (0, cp, 0), (0, 0, 1))
             )
-            self._known[key] = fixed, token - fixed, row - fixed
-        line: tuple[int, int, int] = self._known[key]
+            each = token - fixed
+            self._known[key] = fixed, each, (chunk - token) // cp, row - fixed
+        line: tuple[int, int, int, int] = self._known[key]
         return line
 
     def role_bytes(
@@ -141,17 +147,28 @@ class StageCosts:
         sizes, where = np.unique(chunks, return_inverse=True)
         work = self.mix.prompt_work
         ends = np.array([ceil_fraction(c / work) for c in sizes.tolist()], np.int64)
-        tokens, rows = mine + chunks, mine + ends[where]
+        tokens, rows = mine - (-chunks // unit.shape.cp), mine + ends[where]
         lines = [self._line(unit, role) for role in range(len(ROLES))]
-        return np.stack([f + t * tokens + r * rows for f, t, r in lines], axis=1)
+        return np.stack(
+            [f + t * tokens + c * chunks + r * rows for f, t, c, r in lines], axis=1
+        )
 
-    def _role_bytes(self, unit: Unit, role: int, tokens: int, logit_rows: int) -> int:
-        model, precision = self.instance.model, self.instance.precision
-        gpu, ranks = self.gpu(unit), self._attention_ranks(unit.shape)
+    def _role_bytes(
+        self, unit: Unit, role: int, mine: int, chunk: int, logit_rows: int
+    ) -> int:
+        model, precision, shape = (
+            self.instance.model,
+            self.instance.precision,
+            unit.shape,
+        )
+        gpu, ranks = self.gpu(unit), self._attention_ranks(shape)
+        tokens = tokens_of_rank(shape, mine, chunk)
         return (
-            stage_weight_bytes(model, precision, unit.shape.tp, role)
+            stage_weight_bytes(model, precision, shape.tp, role)
             + activation_bytes(model, precision, ranks, tokens, logit_rows, role)
-            + communication_bytes(model, precision, gpu, unit.shape, tokens, role)
+            + communication_bytes(
+                model, precision, gpu, shape, ranks, (mine, chunk), role
+            )
             + framework_bytes(gpu, self.instance.limits)
         )
 

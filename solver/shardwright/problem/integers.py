@@ -108,6 +108,15 @@ class Problem:
         apart = a.disaggregated or b.disaggregated
         return a == b or not (apart or self.rules.equal_shape_per_stage)
 
+    def stands_alone(self, unit: int) -> bool:
+        """Whether a stage of the unit holds all layers (engine_shape)."""
+        copies = self.units[unit].shape.moe_dp
+        return self.rules.copies_stand_alone and copies > 1
+
+    def may_hold(self, unit: int, start: int, end: int) -> bool:
+        """Whether a stage of the unit may hold the layers [start, end)."""
+        return (start, end) == (0, self.layers) or not self.stands_alone(unit)
+
     @property
     def usable_gpus(self) -> int:
         """GPUs that a fleet may use in all."""

@@ -6,6 +6,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from shardwright.cost.shape import StageShape
+from shardwright.problem.context import (
+    context_degrees,
+    copies_run,
+    expert_copies,
+    kv_shards,
+)
 from shardwright.problem.expert_maps import mixtures
 from shardwright.problem.limits import EngineSwitches
 from shardwright.schema.instance import Fix, Instance
@@ -38,15 +44,21 @@ class ShapeRules:
         degrees = [tp for tp in range(1, limit + 1) if self._heads(tp)]
         experts = mixtures(self.model)
         if not experts:
-            found = [StageShape.dense(tp) for tp in degrees]
+            found = [
+                StageShape.dense(tp, cp, kv_shards(self.instance, cp))
+                for cp in context_degrees(self.instance)
+                for tp in degrees
+                if tp * cp <= largest
+            ]
         else:
             whole = sum(1 for n in free if n == size)
             found = [
                 shape
                 for gpus, islands in _stage_sizes(largest, size, whole)
+                for cp in context_degrees(self.instance)
                 for tp in degrees
-                if (gpus // islands) % tp == 0
-                for shape in self._expert_shapes(tp, gpus, islands, experts)
+                if (gpus // islands) % (tp * cp) == 0 and 1 in (cp, islands)
+                for shape in self._expert_shapes((tp, cp), gpus, islands, experts)
             ]
             found += self._disaggregated(largest, degrees, experts)
         return [s for s in dict.fromkeys(found) if _as_fixed(s, self.instance.fix)]
@@ -64,23 +76,36 @@ class ShapeRules:
         return True
 
     def _expert_shapes(
-        self, tp: int, gpus: int, islands: int, experts: list[MoeFfn]
+        self,
+        attention: tuple[int, int],
+        gpus: int,
+        islands: int,
+        experts: list[MoeFfn],
     ) -> Iterator[StageShape]:
-        """Ways to lay the experts over the GPUs of a stage, by engine."""
-        engine, attn_dp = self.instance.engine.name, gpus // tp
+        """Ways to lay the experts over the GPUs of a stage, by engine.
+
+        ``attention`` is (tp, cp).
+        """
+        tp, cp = attention
+        engine, attn_dp = self.instance.engine.name, gpus // (tp * cp)
         if engine == "trtllm" and attn_dp not in (1, gpus):
             return
-        for ep in (n for n in range(1, gpus + 1) if gpus % n == 0):
-            moe_tp = gpus // ep
-            if engine == "vllm" and ep not in (1, gpus):
+        shards = kv_shards(self.instance, cp)
+        for moe_dp in expert_copies(self.instance, cp):
+            if 1 not in (moe_dp, islands):
                 continue
-            if (gpus // islands) % moe_tp or ep > min(e.experts for e in experts):
-                continue
-            if islands > 1 and ep == 1:
-                continue
-            shape = StageShape(tp, attn_dp, moe_tp, ep, 1, 0, islands)
-            for redundant in self._redundant(ep, experts):
-                yield replace(shape, redundant=redundant)
+            for moe_tp, ep in _expert_degrees(gpus, moe_dp):
+                if engine == "vllm" and ep not in (1, gpus):
+                    continue
+                if (gpus // islands) % moe_tp or ep > min(e.experts for e in experts):
+                    continue
+                if islands > 1 and ep == 1:
+                    continue
+                degrees = (tp, attn_dp, moe_tp, ep, moe_dp, 0, islands)
+                shape = StageShape(*degrees, cp=cp, kv_shards=shards)
+                if copies_run(self.instance, shape):
+                    for redundant in self._redundant(ep, experts):
+                        yield replace(shape, redundant=redundant)
 
     def _disaggregated(
         self, largest: int, degrees: list[int], experts: list[MoeFfn]
@@ -139,6 +164,13 @@ class ShapeRules:
         return self.instance.engine.name in ("sglang", "trtllm")
 
 
+def _expert_degrees(gpus: int, moe_dp: int) -> Iterator[tuple[int, int]]:
+    """(moe_tp, ep) of each of ``moe_dp`` copies of the experts."""
+    each, rest = divmod(gpus, moe_dp)
+    if not rest:
+        yield from ((each // ep, ep) for ep in range(1, each + 1) if each % ep == 0)
+
+
 def _least_redundant(ep: int, experts: list[MoeFfn]) -> int:
     """Fewest redundant slots with which every GPU has equally many."""
     return max(-e.experts % ep for e in experts)
@@ -161,6 +193,8 @@ def _as_fixed(shape: StageShape, fix: Fix) -> bool:
         "attn_dp": fix.attn_dp,
         "moe_tp": fix.moe_tp,
         "ep": fix.ep,
+        "cp": fix.cp,
+        "moe_dp": fix.moe_dp,
     }
     wanted["ping_pong"] = fix.ping_pong
     pair = (shape.attention_gpus, shape.expert_gpus)

@@ -188,10 +188,15 @@ class Bounds:
 
 @dataclass(frozen=True)
 class Rules:
-    """Engine rules that shape a replica."""
+    """Engine rules that shape a replica.
+
+    ``copies_stand_alone``: a stage with several copies of the experts is all of its
+    replica.
+    """
 
     micro_batches_equal_stages: bool = True
     equal_shape_per_stage: bool = True
+    copies_stand_alone: bool = False
 
 
 @dataclass(frozen=True)

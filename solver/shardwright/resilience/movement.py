@@ -51,10 +51,12 @@ class Weights:
 def stage_share(stage: Stage, place: int) -> Held:
     """What the GPU at a place of a stage holds.
 
-    Attention data parallelism copies: ranks of one tensor-parallel index hold the
-    same. Experts are cut along the whole stage.
+    Attention data parallelism and context parallelism copy: ranks of one
+    tensor-parallel index hold the same. Experts are cut along the whole stage, or
+    along each of their copies.
     """
-    parts = len(stage.gpus) if stage.expert_slots else stage.shape.tp
+    whole = len(stage.gpus) // stage.shape.moe_dp
+    parts = whole if stage.expert_slots else stage.shape.tp
     index = place % parts
     interval = (Fraction(index, parts), Fraction(index + 1, parts))
     return dict.fromkeys(range(*stage.layers), interval)

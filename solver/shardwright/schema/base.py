@@ -36,6 +36,15 @@ class Document(BaseModel):
     )
 
 
+def without_new(document: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
+    """The document without these fields where nothing is given.
+
+    What an older file cannot say leaves no trace, so that its hash stays.
+    """
+    empty = {name for name in names if document.get(name) is None}
+    return {name: value for name, value in document.items() if name not in empty}
+
+
 def parse_size(value: Any) -> int:
     """Bytes of a size such as ``80 GiB`` or ``80 GB`` (fractions round down).
 

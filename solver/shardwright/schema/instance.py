@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from shardwright.schema.base import (
     SCHEMA_VERSION,
@@ -14,6 +14,7 @@ from shardwright.schema.base import (
     NonNegative,
     Positive,
     Size,
+    without_new,
 )
 from shardwright.schema.cluster import Cluster, GpuSpec, NodeGroup
 from shardwright.schema.model import ModelSpec
@@ -43,6 +44,8 @@ class Fix(Document):
     attn_dp: Count | None = None
     moe_tp: Count | None = None
     ep: Count | None = None
+    cp: Count | None = None
+    moe_dp: Count | None = None
     pp: Count | None = None
     dp: Count | None = None
     layers: Annotated[tuple[Count, ...], Field(min_length=1)] | None = None
@@ -51,6 +54,10 @@ class Fix(Document):
     micro_batches: Count | None = None
     afd: tuple[Count, Count] | None = None
     ping_pong: Annotated[int, Field(ge=2, le=10**6)] | None = None
+
+    @model_serializer(mode="wrap")
+    def _given_only(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return without_new(handler(self), ("cp", "moe_dp"))
 
 
 class _Asked(Document):

@@ -21,6 +21,7 @@ from shardwright.schema.base import (
     Size,
     Tokens,
     Tolerance,
+    without_new,
 )
 
 
@@ -37,6 +38,13 @@ class Lengths(Document):
     histogram: (
         Annotated[tuple[tuple[Tokens, Positive], ...], Field(min_length=1)] | None
     ) = None
+
+    def mean_tokens(self) -> float:
+        """The mean length."""
+        if self.histogram is not None:
+            weight = sum(w for _, w in self.histogram)
+            return sum(tokens * w for tokens, w in self.histogram) / weight
+        return float(self.constant or self.mean or 0)
 
     @model_validator(mode="after")
     def _one_form(self) -> Lengths:
@@ -200,11 +208,25 @@ class Engine(Document):
 
 
 class Grid(Document):
-    """Operating points to choose from; what is not given takes the default grid."""
+    """What may be chosen; what is not given takes the default grid.
+
+    ``context_parallel`` and ``moe_dp`` are degrees of the stages (docs/cost-model.md
+    section 14), the others figures of the operating point.
+    """
 
     sequences: tuple[Annotated[int, Field(ge=1, le=65_536)], ...] | None = None
     prefill_chunk_tokens: tuple[Tokens, ...] | None = None
     micro_batches: tuple[Count, ...] | None = None
+    context_parallel: (
+        Annotated[tuple[Count, ...], Field(min_length=1, max_length=16)] | None
+    ) = None
+    moe_dp: Annotated[tuple[Count, ...], Field(min_length=1, max_length=16)] | None = (
+        None
+    )
+
+    @model_serializer(mode="wrap")
+    def _given_only(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return without_new(handler(self), ("context_parallel", "moe_dp"))
 
 
 Goal = Literal["gpus", "cost", "throughput", "tpot", "ttft"]

@@ -137,6 +137,9 @@ def _compose(problem: Problem, parts: list[Part]) -> Composition | None:
         return None
     if problem.bounds.stages is not None and stages != problem.bounds.stages:
         return None
+    units = {u for part in parts for u in part.units}
+    if stages > 1 and any(map(problem.stands_alone, units)):
+        return None
     return Composition(tuple(sorted(parts)), tuple(sorted(places)))
 
 

@@ -60,6 +60,7 @@ def applies(problem: Problem) -> bool:
         and b.replicas is None
         and all(point.role == "mixed" for point in problem.points)
         and all(u.islands == 1 and not u.shape.disaggregated for u in problem.units)
+        and not any(map(problem.stands_alone, range(len(problem.units))))
         and problem.goals[0] in LINEAR
         and "ttft" not in problem.goals
     )

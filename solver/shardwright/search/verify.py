@@ -24,6 +24,7 @@ def well_formed(problem: Problem, design: Design) -> bool:
         and len(stages) in problem.stage_counts(design.point)
         and (split is None or split == tuple(s.end - s.start for s in stages))
         and all(problem.may_join(stages[0].unit, s.unit) for s in stages)
+        and all(problem.may_hold(s.unit, s.start, s.end) for s in stages)
         and len(design.crossings) == len(stages) - 1
         and all(
             cross or a == b

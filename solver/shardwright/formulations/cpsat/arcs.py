@@ -81,6 +81,8 @@ class ReplicaArcs:
         for part, unit in self.options:
             k = self.problem.classes[self.problem.units[unit].gpu_class]
             for i, j in self._intervals():
+                if not self.problem.may_hold(unit, i, j):
+                    continue
                 arc = Arc(
                     i,
                     j,

@@ -117,6 +117,8 @@ def declare(p: _Counting, tpot_ns: int) -> None:
 
 def _most_layers(p: _Counting, unit: int, role: int, tpot_ns: int) -> int:
     """n: most layers within memory and floor(TPOT / q), 0 when not one fits."""
+    if role != ONLY and p.problem.stands_alone(unit):
+        return 0
     t, o, kind = p.problem.tables, p.point, p.problem.layer_kinds[0]
     q = p.problem.points[o].micro_batches
     capacity = p.problem.classes[0].capacity_bytes

@@ -8,10 +8,12 @@ from shardwright.ingest.parameters import parameter_counts
 from shardwright.plan.groups import (
     ReplicaGroup,
     degrees,
+    grouped,
     has_experts,
     replica_words,
     split,
 )
+from shardwright.plan.launch import context_flags
 from shardwright.plan.tables.text import (
     amount,
     gb,
@@ -140,7 +142,7 @@ def parallelism_table(view: PlanView) -> str:
                         "replicas" if has_experts(stages) else "replicas (DP)",
                         f"{len(group.indices)}: number {group.label}",
                     ),
-                    *_degrees(group),
+                    *_degrees(group, view.instance.engine.name),
                     ("GPUs", replica_words(group.replica)),
                     ("layers per stage", split(group.replica)),
                     ("max sequences", number(point.sequences)),
@@ -171,10 +173,18 @@ def _latencies(instance: Instance) -> list[tuple[str, str]]:
     return [("latencies", "measured tables (versions of the result name them)")]
 
 
-def _degrees(group: ReplicaGroup) -> list[tuple[str, str]]:
+def _degrees(group: ReplicaGroup, engine: str) -> list[tuple[str, str]]:
     """Degrees in one line; with experts also what each of them is."""
     stages = group.replica.stages
     rows = [("degrees", degrees(group.replica))]
+    if grouped(stages):
+        parts = "+".join(dict.fromkeys(str(s.shape.cp) for s in stages))
+        rows.append(("context parallel", f"{parts} ranks share each sequence"))
+        shape, experts = stages[0].shape, has_experts(stages)
+        rows += [
+            ("flag" if i else f"flags of {engine}", flag)
+            for i, flag in enumerate(context_flags(engine, shape, experts))
+        ]
     if not has_experts(stages):
         return rows
     names = {
@@ -183,6 +193,8 @@ def _degrees(group: ReplicaGroup) -> list[tuple[str, str]]:
         "ep": "expert parallel",
         "moe_tp": "MoE-TP",
     }
+    if max(s.shape.moe_dp for s in stages) > 1:
+        names["moe_dp"] = "MoE-DP"
     rows += [
         (name, "+".join(dict.fromkeys(str(getattr(s.shape, field)) for s in stages)))
         for field, name in names.items()

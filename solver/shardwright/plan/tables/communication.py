@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from shardwright.plan.communication import exchanges, pass_totals
-from shardwright.plan.groups import ReplicaGroup, merged
+from shardwright.plan.groups import ReplicaGroup, grouped, merged
 from shardwright.plan.tables.text import (
     Cell,
     figures,
@@ -74,11 +74,17 @@ def _apart(group: ReplicaGroup) -> bool:
 
 def _spread(group: ReplicaGroup) -> str:
     """How many attention ranks share the load, where there are several."""
-    ranks = {stage.shape.attn_dp for stage in group.replica.stages}
+    stages = group.replica.stages
+    ranks = {stage.shape.attn_dp for stage in stages}
+    groups = grouped(stages)
     if ranks == {1}:
-        return ""
+        return (
+            "\nAll CP ranks decode all of it; each has its part of the prompts."
+            * groups
+        )
     words = " or ".join(map(str, sorted(ranks)))
-    return f"\nShared by {words} attention ranks; a lone prompt's chunk lies on one."
+    lies = "context groups" if groups else "attention ranks"
+    return f"\nShared by {words} {lies}; a lone prompt's chunk lies on one."
 
 
 def _notes(found: list[Exchange], apart: bool) -> str:

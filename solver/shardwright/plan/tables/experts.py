@@ -12,7 +12,7 @@ from shardwright.plan.experts import (
     map_of,
     redundant_slots,
 )
-from shardwright.plan.groups import merged, ranges, shape_words
+from shardwright.plan.groups import grouped, merged, ranges, shape_words
 from shardwright.plan.tables.text import (
     Cell,
     amount,
@@ -33,6 +33,7 @@ _HEADERS = (
     "repl\nica",
     "\nstage",
     "\nTP",
+    "\nCP",
     "rank\nDP",
     "\nEP",
     "\nlayers",
@@ -45,6 +46,10 @@ _HEADERS = (
 )
 
 
+_CONTEXT = "\nCP"
+_ALIGN = "lrrrrrrrllrrrrl"
+
+
 def experts_matrix(view: PlanView, title: str) -> str:
     """One row per GPU in use, with its ranks and its experts."""
     rows = [
@@ -52,11 +57,16 @@ def experts_matrix(view: PlanView, title: str) -> str:
         for index, replica in enumerate(view.document.replicas())
         for row in _replica_rows(view, index, replica)
     ]
-    return titled(title, fitted(_HEADERS, rows, "lrrrrrrllrrrrl"), _legend(view))
+    several = grouped(s for r in view.document.replicas() for s in r.stages)
+    kept = [i for i, name in enumerate(_HEADERS) if several or name != _CONTEXT]
+    headers, align = [_HEADERS[i] for i in kept], "".join(_ALIGN[i] for i in kept)
+    cells = [[row[i] for i in kept] for row in rows]
+    return titled(title, fitted(headers, cells, align), _legend(view))
 
 
 def _legend(view: PlanView) -> str:
     stages = [s for group in view.groups for s in group.replica.stages]
+    context = ", context (CP)" if grouped(stages) else ""
     solved = any(map_of(view.document, stage) for stage in stages)
     words = (
         "slots of its map, see the table experts" if solved else "of every MoE layer"
@@ -65,7 +75,7 @@ def _legend(view: PlanView) -> str:
     split = f", each split over {amount(parts, 'GPU')} (MoE-TP)" if parts > 1 else ""
     return wrapped(
         "",
-        "Ranks within the stage: attention TP, attention DP, EP. Experts: "
+        f"Ranks within the stage: attention TP{context}, attention DP, EP. Experts: "
         f"{words}{split}. Role: P primary (first rank of its stage), S secondary"
         f"{_apart(stages)}.",
     )

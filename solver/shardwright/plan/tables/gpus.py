@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from shardwright.plan.groups import has_experts, ranges, shape_words
+from shardwright.plan.groups import grouped, has_experts, ranges, shape_words
 from shardwright.plan.tables.experts import experts_matrix
 from shardwright.plan.tables.folded import folded_table, is_folded
 from shardwright.plan.tables.text import (
@@ -27,6 +27,7 @@ _HEADERS = (
     "repl\nica",
     "\nstage",
     "TP\nrank",
+    "CP\nrank",
     "\nlayers",
     "memory\nweights",
     "per\nKV",
@@ -38,7 +39,8 @@ _HEADERS = (
 )
 
 
-_ALIGN = "lrrrrlrrrrrrl"
+_ALIGN = "lrrrrrlrrrrrrl"
+_CONTEXT = "CP\nrank"
 _TITLE = "GPU assignment (layers are half-open, GB is 1e9 bytes)"
 
 
@@ -55,19 +57,26 @@ def ranks_table(view: PlanView) -> str:
     if any(has_experts(replica.stages) for replica in replicas):
         return experts_matrix(view, _TITLE)
     rows = [row for i, r in enumerate(replicas) for row in _replica_rows(i, r)]
-    return titled(_TITLE, fitted(_HEADERS, rows, _ALIGN))
+    several = any(grouped(replica.stages) for replica in replicas)
+    kept = [i for i, name in enumerate(_HEADERS) if several or name != _CONTEXT]
+    headers, align = [_HEADERS[i] for i in kept], "".join(_ALIGN[i] for i in kept)
+    return titled(
+        _TITLE, fitted(headers, [[row[i] for i in kept] for row in rows], align)
+    )
 
 
 def _replica_rows(index: int, replica: Replica) -> Iterator[list[Cell]]:
     for number, stage in enumerate(replica.stages):
         cells = [interval(stage), *_memory_cells(stage)]
         for rank, gpu in enumerate(stage.gpus):
+            context, tensor = divmod(rank, stage.shape.tp)
             yield [
                 gpu.node,
                 str(gpu.gpu),
                 str(index),
                 str(number),
-                str(rank),
+                str(tensor),
+                str(context % stage.shape.cp),
                 *cells,
                 "Primary" if rank == 0 else "Secondary",
             ]
@@ -104,7 +113,7 @@ def modules_table(view: PlanView) -> str:
     for group in view.groups:
         stages = group.replica.stages
         total = sum(_weights(s) for s in stages)
-        shaped = has_experts(stages)
+        shaped = has_experts(stages) or grouped(stages)
         rows = [
             [
                 str(i),

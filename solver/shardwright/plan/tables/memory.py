@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from shardwright.plan.anatomy import Anatomy
-from shardwright.plan.groups import ReplicaGroup, has_experts, merged
+from shardwright.plan.groups import ReplicaGroup, grouped, has_experts, merged
 from shardwright.plan.kv import kv_room
 from shardwright.plan.strategies import Strategy, strategies
 from shardwright.plan.tables.text import (
@@ -132,12 +132,14 @@ def strategies_table(view: PlanView) -> str:
     first = view.groups[0].replica
     point = first.operating_point
     degrees = {"TP": "tp"}
+    if grouped(first.stages):
+        degrees["CP"] = "cp"
     if has_experts(first.stages):
         degrees |= {"DP": "attn_dp", "EP": "ep", "MoE-\nTP": "moe_tp"}
-    rows = [
-        _strategy_cells(s, list(degrees.values()))
-        for s in strategies(view.anatomy, first)
-    ]
+    found = strategies(view.anatomy, first)
+    if has_experts(first.stages) and any(s.shape.moe_dp > 1 for s in found):
+        degrees["MoE-\nDP"] = "moe_dp"
+    rows = [_strategy_cells(s, list(degrees.values())) for s in found]
     headers = [
         "type",
         *degrees,
