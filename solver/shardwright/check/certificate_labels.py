@@ -5,7 +5,7 @@ ends. A label is how many stages of each unit a replica has; what it costs follo
 how they lie in segments, and whether some split of the layers keeps a cap on TPOT is a
 knapsack with one equation, filled by increasing time per layer. So every label is
 tried once, under the cap that would make it earn more than its price allows.
-docs/formulation.md, sections 2.2 and 9.
+docs/formulation.md, sections 2.2 and 10.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Lower bounds on the price of a replica, in integers, plain Python.
 
 Prices are in 10^-6 mtok/s, mu in tenths of these per ns: sums are scaled by 10.
-docs/formulation.md section 9.
+docs/formulation.md section 10.
 """
 
 from __future__ import annotations
