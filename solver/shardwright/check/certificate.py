@@ -121,7 +121,7 @@ class Verifier:
     terms: Terms
     chunks: tuple[int, ...]
     rules: RuleBook
-    prices: list[list[int]] = field(init=False)
+    prices: list[tuple[int, ...]] = field(init=False)
     spare: int | None = field(init=False)
     """What islands are worth above the rate denied, in 10^-6 mtok/s, if anything."""
     columns: dict[Segments, tuple[int, int]] = field(default_factory=dict)
@@ -213,7 +213,7 @@ class Verifier:
         variants = self.tables.variants(sequences, micro_batches, self.chunks)
         for rows in self.tables.rows(sequences, micro_batches, self.chunks):
             units = tuple((u.kind, u.gpus) for u in rows.units)
-            book, exam = self._book(units), Exam(rows)
+            book, exam = self._laid(units), Exam(rows)
             if book is None:
                 return Ended(0, None, forced=True)
             keeper = Keeper(self.rules, exam, variants, self.terms.ttft_ns)
@@ -236,7 +236,7 @@ class Verifier:
             book = self._book(units)
             if book is None:
                 return None
-            count += sum(len(book.by_stages.get(n, ())) for n in stages)
+            count += sum(book.sizes[n] for n in stages)
         return count
 
     def _book(self, units: tuple[tuple[int, int], ...]) -> LabelBook | None:
@@ -259,6 +259,15 @@ class Verifier:
             except TooMany:
                 self._books[units] = None
         return self._books[units]
+
+    def _laid(self, units: tuple[tuple[int, int], ...]) -> LabelBook | None:
+        """The labels with all ways to lay them; None: too many."""
+        book = self._book(units)
+        try:
+            assert book is None or book.by_stages is not None
+        except TooMany:
+            self._books[units] = book = None
+        return book
 
     def fleet_exists(self, columns: dict[Segments, tuple[int, int]]) -> bool:
         """Whether replicas of these columns may earn what the claim denies."""

@@ -5,14 +5,16 @@ ends. A label is how many stages of each unit a replica has; what it costs follo
 how they lie in segments, and whether some split of the layers keeps a cap on TPOT is a
 knapsack with one equation, filled by increasing time per layer. So every label is
 tried once, under the cap that would make it earn more than its price allows.
-docs/formulation.md, sections 2.2 and 9.
+docs/formulation.md, sections 2.2 and 10.
 """
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from itertools import product
 
 from shardwright.check.certificate_tables import (
@@ -23,8 +25,14 @@ from shardwright.check.certificate_tables import (
     PointRows,
 )
 
-MOST_LABELS = 100_000
+MOST_LABELS = 50_000
 """Labels, and layings of one, that are listed at most."""
+
+Counts = tuple[tuple[int, int], ...]
+"""(unit, stages)."""
+
+Sizes = tuple[tuple[int, ...], ...]
+"""Multisets of segment sizes."""
 
 Segments = tuple[tuple[int, int], ...]
 """Sorted (type, GPUs) of the segments of a replica."""
@@ -47,12 +55,12 @@ class Laying:
 class Label:
     """(unit, stages) of every unit in use. least: the least price of a laying."""
 
-    counts: tuple[tuple[int, int], ...]
+    counts: Counts
     stages: int
     gpus: int
     least: int
-    choices: tuple[tuple[tuple[int, ...], ...], ...]
-    """Per type in use, the multisets of segment sizes that its stages can form."""
+    choices: tuple[Sizes, ...]
+    """Per type, the multisets of segment sizes that its stages can form."""
 
 
 @dataclass(frozen=True)
@@ -74,42 +82,63 @@ class LabelBook:
     """
 
     units: tuple[tuple[int, int], ...]
-    prices: list[list[int]]
+    prices: list[tuple[int, ...]]
     free: tuple[int, ...]
     most_gpus: int
     most_stages: int
     every: bool
-    by_stages: dict[int, list[Label]] = field(init=False)
+    _vectors: list[list[Counts]] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.by_stages = {}
-        vectors = [[*self._of_type(k)] for k in range(len(self.prices))]
-        listed = 1
-        for some in vectors:
-            listed *= len(some)
+        self._vectors = [[*self._of_type(k)] for k in range(len(self.prices))]
+        listed = math.prod(len(some) for some in self._vectors)
         if listed > MOST_LABELS:
             raise TooMany(f"{listed:,} labels")
-        layings = [[(v, self._layings(v)) for v in some] for some in vectors]
-        priced = [
-            [
-                (v, choices, min(self._price(k, sizes) for sizes in choices))
-                for v, choices in some
-                if choices
-            ]
-            for k, some in enumerate(layings)
-        ]
-        for parts in product(*priced):
-            counts = tuple(entry for vector, _, _ in parts for entry in vector)
-            stages = sum(n for _, n in counts)
-            gpus = sum(self.units[u][1] * n for u, n in counts)
-            if not 0 < stages <= self.most_stages or gpus > self.most_gpus:
-                continue
-            least = sum(low for _, _, low in parts)
-            choices = tuple(found for _, found, _ in parts)
-            label = Label(counts, stages, gpus, least, choices)
-            self.by_stages.setdefault(stages, []).append(label)
 
-    def _of_type(self, k: int) -> Iterator[tuple[tuple[int, int], ...]]:
+    @cached_property
+    def sizes(self) -> Counter[int]:
+        """Labels by number of stages."""
+        return Counter(
+            stages
+            for parts in product(*self._vectors)
+            if (stages := self._stages([n for part in parts for n in part]))
+        )
+
+    def _stages(self, counts: list[tuple[int, int]]) -> int:
+        """Stages in all; 0 where the replica would be too large."""
+        stages = sum(n for _, n in counts)
+        gpus = sum(self.units[u][1] * n for u, n in counts)
+        return stages if stages <= self.most_stages and gpus <= self.most_gpus else 0
+
+    @cached_property
+    def by_stages(self) -> dict[int, list[Label]]:
+        """All labels by number of stages. Raises TooMany."""
+        found: dict[int, list[Label]] = {}
+        for parts in product(*(self._priced(k) for k in range(len(self.prices)))):
+            counts = tuple(entry for vector, _, _ in parts for entry in vector)
+            stages = self._stages([*counts])
+            if stages:
+                gpus = sum(self.units[u][1] * n for u, n in counts)
+                least = sum(low for _, _, low in parts)
+                choices = tuple(layings for _, layings, _ in parts)
+                label = Label(counts, stages, gpus, least, choices)
+                found.setdefault(stages, []).append(label)
+        return found
+
+    def _priced(self, k: int) -> list[tuple[Counts, Sizes, int]]:
+        """Stage counts of one type, how they may lie, and the least price of it."""
+        found, listed = [], 0
+        for vector in self._vectors[k]:
+            layings = self._layings(vector)
+            listed += len(layings)
+            if listed > MOST_LABELS:
+                raise TooMany("layings of one type")
+            if layings:
+                least = min(self._price(k, sizes) for sizes in layings)
+                found.append((vector, layings, least))
+        return found
+
+    def _of_type(self, k: int) -> Iterator[Counts]:
         """Stage counts (unit, stages) of the units of a type."""
         mine = [u for u, (kind, _) in enumerate(self.units) if kind == k]
 

@@ -98,13 +98,14 @@ def with_links(
 
     Labels where there are ``few`` at most, and where a chain is stuck; else a chain.
     """
-    chains = []
+    chains: list[tuple[int, ...]] = []
     for point in () if verifier.terms.vacuous else points:
         count = verifier.label_count(*point)
-        links: list[int] | None = None
-        if count is None or count > few:
-            links = _links(verifier, point, may_stick=False)
-        if links is None and count is None:
+        if count is not None and count <= few:
+            chains.append(point)
+            continue
+        links = _links(verifier, point, may_stick=False)
+        if links is None and (count is None or verifier.labelled(*point).forced):
             links = _links(verifier, point, may_stick=True)
         chains.append((*point, *(links or ())))
     return verifier.claim.model_copy(update={"chains": tuple(chains)})

@@ -77,7 +77,7 @@ def _budget(tables: PointTables) -> int | None:
     return None if most is None else math.floor(exact(most) * 10**6)
 
 
-def prices_of(tables: PointTables, claim: Claim) -> list[list[int]]:
+def prices_of(tables: PointTables, claim: Claim) -> list[tuple[int, ...]]:
     """[type][z]: the price of a segment with what its GPUs add; unknown cost adds none.
 
     Raises ValueError where sizes lack.
@@ -94,7 +94,7 @@ def prices_of(tables: PointTables, claim: Claim) -> list[list[int]]:
             price + z * claim.per_gpu + z * each // _PER_COST
             for z, price in enumerate(own[:room], start=1)
         )
-        found.append([0, *row])
+        found.append((0, *row))
     return found
 
 

@@ -1,12 +1,13 @@
 """Lower bounds on the price of a replica, in integers, plain Python.
 
 Prices are in 10^-6 mtok/s, mu in tenths of these per ns: sums are scaled by 10.
-docs/formulation.md section 9.
+docs/formulation.md section 10.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 from shardwright.check.certificate_tables import (
     FIRST,
@@ -21,7 +22,7 @@ SCALE = 10
 NONE = 1 << 200
 """The price where nothing fits."""
 
-Prices = Sequence[Sequence[int]]
+Prices = Sequence[tuple[int, ...]]
 """[type][z]: price of a segment; [type][0] is 0."""
 
 
@@ -45,7 +46,8 @@ def _caps(rows: PointRows, unit: UnitRow, theta: int) -> tuple[int, ...]:
     )
 
 
-def _share(prices: Sequence[int], gpus: int) -> int:
+@lru_cache(maxsize=4096)
+def _share(prices: tuple[int, ...], gpus: int) -> int:
     """The least that a unit pays for its share of any segment, rounded down."""
     return min(SCALE * p * gpus // z for z, p in enumerate(prices) if z >= gpus)
 

@@ -100,8 +100,10 @@ def constant_seconds(view: StageView, iterations: Iterations) -> Fraction:
 
 def layer_ns(view: StageView, kind: LayerKind, iterations: Iterations) -> int:
     """τ_g, the mean over the iterations, rounded up."""
-    found = ((share, _law(view, load).layer(kind)) for share, load in iterations)
-    return _mean_ns(found)[0]
+    found = Fraction(0)
+    for share, load in iterations:
+        found += share * _law(view, load).layer(kind)[0]
+    return whole_ns(found)
 
 
 @dataclass(frozen=True)

@@ -91,6 +91,8 @@ class _Maker:
     ) -> None:
         self.problem, self.limits = problem, limits
         self.tables = PointTables(instance)
+        if {k.name for k in problem.classes} != {*self.tables.types}:
+            raise NotCovered("GPU types without GPUs")
         self.rules = RuleBook(self.tables)
         self.chunks = tuple(sorted({p.chunk_tokens for p in problem.points}))
         self.points = sorted({(p.sequences, p.micro_batches) for p in problem.points})

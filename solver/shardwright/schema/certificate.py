@@ -15,7 +15,7 @@ ClaimedGoal = Literal["gpus", "cost", "throughput", "tpot", "ttft"]
 
 
 class Claim(Document):
-    """One bound and what proves it (docs/formulation.md section 9).
+    """One bound and what proves it (docs/formulation.md section 10).
 
     bound: no fleet that keeps the earlier goals does better than this many GPUs,
     10^-6 USD/h, mtok/s or ns. prices: per GPU type the price of a segment of
