@@ -71,12 +71,12 @@ def on_two_nodes(document: Doc) -> Doc:
 @pytest.mark.parametrize(
     ("experts", "pools", "extra", "seeds", "fewest"),
     [
-        (False, "mixed", None, 16, 8),
-        (True, "mixed", None, 28, 12),
-        (True, "disaggregated", None, 16, 3),
-        (False, "any", with_percentiles, 6, 2),
-        (True, "mixed", with_percentiles, 8, 2),
-        (False, "mixed", on_two_nodes, 8, 2),
+        (False, "mixed", None, 12, 6),
+        (True, "mixed", None, 20, 8),
+        (True, "disaggregated", None, 10, 2),
+        (False, "any", with_percentiles, 4, 2),
+        (True, "mixed", with_percentiles, 6, 2),
+        (False, "mixed", on_two_nodes, 6, 2),
     ],
 )
 def test_plans_of_random_instances_pass(

@@ -19,6 +19,7 @@ import numpy as np
 from shardwright.cost.lengths import ceil_div, exact
 from shardwright.cost.memory import LAST, ONLY, ROLES
 from shardwright.cost.times import Load, hop_ns
+from shardwright.problem.context import copies_stand_alone
 from shardwright.problem.costing import StageCosts
 from shardwright.problem.types import GpuClass, IntArray, Unit, stage_roles
 
@@ -50,9 +51,12 @@ class LargestBatches:
 
     def _shapes(self) -> Iterator[tuple[Unit, int]]:
         fixed = self.costs.instance.fix.pp
+        alone = copies_stand_alone(self.costs.instance)
         for unit in self.units:
             free = self.classes[unit.gpu_class].free_gpus
-            for stages in range(1, min(self.max_stages, free // unit.gpus) + 1):
+            most = min(self.max_stages, free // unit.gpus)
+            most = min(most, 1) if alone and unit.shape.moe_dp > 1 else most
+            for stages in range(1, most + 1):
                 if fixed is None or stages == fixed:
                     yield unit, stages
 
