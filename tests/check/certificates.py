@@ -27,7 +27,13 @@ from shardwright.search.base import SearchLimits, SearchOutcome
 
 INSTANCES = Path(__file__).parents[2] / "instances"
 SEEDS = range(110)
-LIMITS = SearchLimits(time_limit_s=60, workers=1)
+
+
+def limits() -> SearchLimits:
+    """A minute from now."""
+    return SearchLimits(time_limit_s=60, workers=1)
+
+
 NO_FEW = -1
 """Labels only where a chain is stuck."""
 
@@ -92,13 +98,13 @@ def drawn() -> Drawn:
     for seed in SEEDS:
         instance = instance_of(random_document(seed))
         problem = compile_problem(instance)
-        best = solver("exhaustive").solve(problem, LIMITS)
+        best = solver("exhaustive").solve(problem, limits())
         if best.status is not Status.OPTIMAL:
             infeasible += 1
             continue
         values = dict(zip(problem.goals, best.values, strict=True))
         try:
-            certificate = certify(instance, values, values, LIMITS)
+            certificate = certify(instance, values, values, limits())
         except UnsupportedRule:
             uncovered += 1
             continue
@@ -111,9 +117,9 @@ def shipped(name: str) -> Proven:
     """A shipped instance, solved by default."""
     instance = load(INSTANCES / name)
     problem = compile_problem(instance)
-    best = solver("default").solve(problem, LIMITS)
+    best = solver("default").solve(problem, limits())
     values = dict(zip(problem.goals, best.values, strict=True))
-    return Proven(instance, problem, best, certify(instance, values, values, LIMITS))
+    return Proven(instance, problem, best, certify(instance, values, values, limits()))
 
 
 def seed() -> Proven:
@@ -150,6 +156,6 @@ def false_claims(proven: Proven) -> list[tuple[str, Certificate]]:
     for goal, value in proven.values.items():
         worse = value - 1 if goal == "throughput" else value + 1
         with suppress(UnsupportedRule):
-            made = certify(proven.instance, proven.values, {goal: worse}, LIMITS)
+            made = certify(proven.instance, proven.values, {goal: worse}, limits())
             found.append((goal, made))
     return found

@@ -12,7 +12,7 @@ from random import Random
 from typing import Any
 
 import pytest
-from tests.check.test_solved import _constants, with_percentiles
+from tests.check.test_solved import _constants, to_survive, with_percentiles
 from tests.check.test_solved_apart import _loaded
 from tests.generators import instance_of, random_document
 
@@ -61,14 +61,22 @@ def _latent(model: Doc) -> None:
             }  # fmt: skip
 
 
+def on_two_nodes(document: Doc) -> Doc:
+    """The document on two nodes, of which it survives one."""
+    cluster = document["cluster"]
+    nodes = [{**cluster["nodes"][0], "count": 2}]
+    return to_survive({**document, "cluster": {**cluster, "nodes": nodes}})
+
+
 @pytest.mark.parametrize(
     ("experts", "pools", "extra", "seeds", "fewest"),
     [
-        (False, "mixed", None, 24, 8),
-        (True, "mixed", None, 40, 14),
-        (True, "disaggregated", None, 24, 3),
-        (False, "any", with_percentiles, 10, 2),
-        (True, "mixed", with_percentiles, 12, 2),
+        (False, "mixed", None, 12, 6),
+        (True, "mixed", None, 20, 8),
+        (True, "disaggregated", None, 10, 2),
+        (False, "any", with_percentiles, 4, 2),
+        (True, "mixed", with_percentiles, 6, 2),
+        (False, "mixed", on_two_nodes, 6, 2),
     ],
 )
 def test_plans_of_random_instances_pass(

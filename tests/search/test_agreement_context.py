@@ -18,13 +18,15 @@ from shardwright.schema.result import Status
 from shardwright.search import solver
 from shardwright.search.base import SearchLimits, SearchOutcome
 
-CASES = 50
+CASES = 36
 
 
 @cache
 def case(seed: int, experts: bool) -> tuple[Problem, SearchOutcome]:
     """A problem and its optimum by brute force."""
     document = random_document(seed, experts=experts, context=True)
+    goals = [goal for goal in document.get("objective", ()) if goal != "ttft"]
+    document["objective"] = goals or ["throughput", "tpot"]  # ttft is a long bisection
     problem = compile_problem(instance_of(document))
     return problem, solver("exhaustive").solve(problem, _limits(60))
 
@@ -36,25 +38,24 @@ def _limits(seconds: float) -> SearchLimits:
 @pytest.mark.parametrize("name", ["default", "greedy"])
 @pytest.mark.parametrize("experts", [False, True])
 def test_solvers_agree_with_brute_force(name: str, experts: bool) -> None:
-    late = 0
     for seed in range(CASES):
         problem, oracle = case(seed, experts)
-        answer = solver(name).solve(problem, _limits(3))
-        late += answer.status not in (Status.OPTIMAL, Status.INFEASIBLE)
+        answer = solver(name).solve(problem, _limits(10))
+        if name == "default":
+            assert answer.status in (Status.OPTIMAL, Status.INFEASIBLE), seed
         assert not faults(problem, answer), seed
         assert not judge(problem, oracle, answer), seed
-    assert late <= 3 or name == "greedy", late
 
 
 @pytest.mark.parametrize(
-    ("name", "seeds"), [("direct", range(12)), ("milp-highs", range(0, 12, 3))]
+    ("name", "seeds"), [("direct", range(8)), ("milp-highs", range(0, 8, 4))]
 )
 @pytest.mark.parametrize("experts", [False, True])
 def test_the_whole_programs_agree(name: str, seeds: range, experts: bool) -> None:
     late = 0
     for seed in seeds:
         problem, oracle = case(seed, experts)
-        answer = solver(name).solve(problem, _limits(2))
+        answer = solver(name).solve(problem, _limits(1.5))
         late += answer.status not in (Status.OPTIMAL, Status.INFEASIBLE)
         assert not faults(problem, answer), seed
         assert not judge(problem, oracle, answer), seed
@@ -76,4 +77,4 @@ def test_both_answers_and_all_degrees_are_common(experts: bool) -> None:
     print(found)
     assert min(found["OPTIMAL"], found["INFEASIBLE"]) >= CASES / 4, found
     assert min(found["context groups"], found["copies"]) >= CASES / 12, found
-    assert found["standing alone"] >= (2 if experts else 0), found
+    assert found["standing alone"] >= int(experts), found

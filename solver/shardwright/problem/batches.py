@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from shardwright.cost.lengths import ceil_div, exact
 from shardwright.cost.memory import FIRST, LAST, MIDDLE, ONLY, ROLES
 from shardwright.cost.times import Load, hop_ns
+from shardwright.problem.context import copies_stand_alone
 from shardwright.problem.costing import StageCosts
 from shardwright.problem.types import GpuClass, IntArray, Unit, stage_roles
 
@@ -55,10 +56,12 @@ class LargestBatches:
         """(p, q, largest M by memory at the smallest and the largest chunk)."""
         fixed = self.costs.instance.fix.pp
         free = self.classes[unit.gpu_class].free_gpus
-        counts = range(1, min(self.max_stages, free // unit.gpus) + 1)
+        most = min(self.max_stages, free // unit.gpus)
+        if unit.shape.moe_dp > 1 and copies_stand_alone(self.costs.instance):
+            most = min(most, 1)
         cases = [
             (stages, q)
-            for stages in counts
+            for stages in range(1, most + 1)
             for q in micro_batches
             if fixed in (None, stages) and (q == stages or not equal_stages)
         ]
