@@ -9,14 +9,15 @@ from shardwright.check.case import Case, Rule
 from shardwright.check.figures import StageFigures
 from shardwright.check.inventory import Island
 from shardwright.check.report import RuleRow, at_most
-from shardwright.check.stage import has_experts
+from shardwright.check.stage import across, has_experts
 
 
 def stage_inside_island(case: Case) -> Iterator[RuleRow]:
-    """z = 1; ep > 1 and no expert_unit: also z > 1 whole islands of G/z GPUs each"""
+    """z = 1; z > 1 whole islands: ep > 1 together, dense tp <= max_tensor_parallel"""
     for stage in case.stages():
         islands = case.inventory.islands(stage.stage.gpus)
         spread = stage.layout.ep > 1 and not stage.layout.apart
+        spread = spread or across(case.instance, stage.stage)
         if spread and len(islands) > 1:
             yield from _whole_islands(case, stage, islands)
         else:

@@ -128,10 +128,16 @@ class Layout:
         return self.expert_gpus > 0
 
 
+def across(instance: Instance, stage: Stage) -> bool:
+    """Whether a stage may be tensor parallel over islands: dense, and asked for."""
+    most = instance.limits.max_tensor_parallel
+    return not has_experts(instance.model) and stage.shape.tp <= (most or 0)
+
+
 def layout_of(stage: Stage, model: ModelSpec, islands: int) -> Layout:
     """The shape as claimed; without experts only the tensor-parallel degree counts."""
     shape, unit = stage.shape, stage.expert_unit
-    layout = Layout(tp=shape.tp, moe_tp=shape.tp)
+    layout = Layout(tp=shape.tp, moe_tp=shape.tp, islands=islands)
     if has_experts(model):
         layout = Layout(
             tp=shape.tp,

@@ -206,6 +206,11 @@ class Anatomy:
             1 if apart is None else apart.ping_pong,
         )
 
+    def spans_islands(self, stage: Stage) -> bool:
+        """Whether the tensor-parallel groups of a stage lie on several islands."""
+        shape = self.shape(stage)
+        return shape.tp > shape.gpus_per_island
+
     def island(self, gpu: GpuRank) -> tuple[str, int]:
         """Node and island of a GPU."""
         return gpu.node, self._homes[gpu.node].get(gpu.gpu, -1)
