@@ -18,9 +18,12 @@ def hidden_bytes(view: StageView, tokens: Number) -> Fraction:
 
 
 def all_reduce(view: StageView, ranks: int, message_bytes: Fraction) -> Fraction:
-    """α(t) + 2(t − 1)/t·b/(B·e_link) over t > 1 ranks, else 0."""
+    """α(t) + 2(t − 1)/t·b/(B·e_link) over t > 1 ranks, else 0; over islands, three."""
     if ranks == 1:
         return Fraction(0)
+    if (own := _on_each(view)) < ranks:
+        ring = 2 * (view.layout.islands - 1)
+        return all_reduce(view, own, message_bytes) + _ring(view, ring, message_bytes)
     share = Fraction(2 * (ranks - 1), ranks)
     return start_up(view, ranks) + share * message_bytes / link_rate(view.spec)
 
@@ -29,8 +32,23 @@ def all_gather(view: StageView, ranks: int, message_bytes: Fraction) -> Fraction
     """α(t) + (t − 1)/t·b/(B·e_link) over t > 1 ranks, else 0; a reduce-scatter too."""
     if ranks == 1:
         return Fraction(0)
+    if (own := _on_each(view)) < ranks:
+        ring = view.layout.islands - 1
+        return all_gather(view, own, message_bytes) + _ring(view, ring, message_bytes)
     share = Fraction(ranks - 1, ranks)
     return start_up(view, ranks) + share * message_bytes / link_rate(view.spec)
+
+
+def _on_each(view: StageView) -> int:
+    """g: GPUs of the stage on each of its islands, at least one."""
+    return max(1, view.layout.all_gpus // view.layout.islands)
+
+
+def _ring(view: StageView, steps: int, message_bytes: Fraction) -> Fraction:
+    """steps·(λ_net + b/(g·z·V)) between z islands."""
+    z, latency = view.layout.islands, view.spec.calibration.network_latency_us
+    own = message_bytes / _on_each(view)
+    return steps * (us_in_s(latency) + own / z / crossing_rate(view.spec))
 
 
 def logit_gather(view: StageView, rows: Fraction) -> Fraction:

@@ -22,8 +22,10 @@ from shardwright.check.stage import (
     Layout,
     Point,
     StageView,
+    across,
     balanced_iterations,
     chunk_iterations,
+    has_experts,
     layout_of,
     point_of,
 )
@@ -331,7 +333,8 @@ class _Builder:
         )
 
     def _layout(self, stage: Stage) -> Layout:
-        islands = len(self._inventory.islands(stage.gpus))
+        spread = has_experts(self._instance.model) or across(self._instance, stage)
+        islands = len(self._inventory.islands(stage.gpus)) if spread else 1
         layout = layout_of(stage, self._instance.model, max(1, islands))
         if not balanced(self._instance, layout.ep):
             return layout

@@ -9,16 +9,17 @@ from shardwright.check.case import Case, Rule
 from shardwright.check.figures import StageFigures
 from shardwright.check.inventory import Island
 from shardwright.check.report import RuleRow, at_most
-from shardwright.check.stage import has_experts
+from shardwright.check.stage import across, has_experts
 
 
 def stage_inside_island(case: Case) -> Iterator[RuleRow]:
-    """z = 1; ep > 1, cp = moe_dp = 1, no expert_unit: also z whole islands of G/z"""
+    """z = 1; cp = moe_dp = 1: z > 1 whole islands if ep > 1 or dense tp <= most allowed"""
     for stage in case.stages():
         islands = case.inventory.islands(stage.stage.gpus)
         layout = stage.layout
         single = layout.apart or layout.cp > 1 or layout.moe_dp > 1
-        spread = layout.ep > 1 and not single
+        spread = layout.ep > 1 or across(case.instance, stage.stage)
+        spread = spread and not single
         if spread and len(islands) > 1:
             yield from _whole_islands(case, stage, islands)
         else:

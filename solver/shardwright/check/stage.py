@@ -134,10 +134,22 @@ class Layout:
         return self.expert_gpus > 0
 
 
+def across(instance: Instance, stage: Stage) -> bool:
+    """Whether a stage may be tensor parallel over islands: dense, and asked for."""
+    most = instance.limits.max_tensor_parallel
+    return not has_experts(instance.model) and stage.shape.tp <= (most or 0)
+
+
 def layout_of(stage: Stage, model: ModelSpec, islands: int) -> Layout:
     """The shape as claimed; without experts only tp and cp count."""
     shape, unit = stage.shape, stage.expert_unit
-    layout = Layout(tp=shape.tp, moe_tp=shape.tp, moe_dp=shape.cp, cp=shape.cp)
+    layout = Layout(
+        tp=shape.tp,
+        moe_tp=shape.tp,
+        moe_dp=shape.cp,
+        cp=shape.cp,
+        islands=islands,
+    )
     if has_experts(model):
         layout = Layout(
             tp=shape.tp,

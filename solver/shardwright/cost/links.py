@@ -50,11 +50,30 @@ class Links:
         return link_speed(self.gpu)
 
     def all_reduce(self, message_bytes: FloatArray, ranks: int) -> FloatArray:
-        """Ring all-reduce inside an island; 0 for one rank."""
+        """Ring all-reduce inside an island; 0 for one rank.
+
+        Over islands: reduced inside, all-reduced between them, gathered inside.
+        """
+        if ranks > self.shape.gpus_per_island:
+            g, z = self.shape.gpus_per_island, self.shape.islands
+            inside = terms.all_reduce(message_bytes, g, self.latency(g), self._inside)
+            return inside + self._between(2 * (z - 1), z, message_bytes / g)
         return terms.all_reduce(message_bytes, ranks, self.latency(ranks), self._inside)
 
+    def _between(self, steps: int, islands: int, own_bytes: FloatArray) -> FloatArray:
+        """A ring over islands in which every GPU has ``own_bytes`` at stake."""
+        latency = steps * self.gpu.calibration.network_latency_us * 1e-6
+        return latency + steps / islands * own_bytes / network_speed(self.gpu)
+
     def all_gather(self, gathered_bytes: FloatArray, ranks: int) -> FloatArray:
-        """All-gather (or reduce-scatter) inside an island; 0 for one rank."""
+        """All-gather (or reduce-scatter) inside an island; 0 for one rank.
+
+        Over islands: gathered between them first, then inside.
+        """
+        if ranks > self.shape.gpus_per_island:
+            g, z = self.shape.gpus_per_island, self.shape.islands
+            inside = terms.all_gather(gathered_bytes, g, self.latency(g), self._inside)
+            return inside + self._between(z - 1, z, gathered_bytes / g)
         return terms.all_gather(
             gathered_bytes, ranks, self.latency(ranks), self._inside
         )

@@ -209,6 +209,11 @@ class Anatomy:
             kv_shards(self.instance, s.cp),
         )
 
+    def spans_islands(self, stage: Stage) -> bool:
+        """Whether the tensor-parallel groups of a stage lie on several islands."""
+        shape = self.shape(stage)
+        return shape.tp > shape.gpus_per_island
+
     def island(self, gpu: GpuRank) -> tuple[str, int]:
         """Node and island of a GPU."""
         return gpu.node, self._homes[gpu.node].get(gpu.gpu, -1)

@@ -15,6 +15,7 @@ from shardwright.plan.anatomy import (
     has_embedding,
     has_lm_head,
     link_speed,
+    network_speed,
 )
 from shardwright.plan.disaggregated import apart_rows
 from shardwright.plan.expert_traffic import expert_rows
@@ -47,6 +48,8 @@ def _collectives(
     def row(what: str, operation: Operation, made: list[Transfer]) -> Exchange:
         gpu = anatomy.gpu(stage)
         link, speed = gpu.link_technology, link_speed(gpu)
+        if operation != "all-to-all" and anatomy.spans_islands(stage):
+            link, speed = "network", network_speed([gpu])
         return Exchange(index, operation, what, link, speed, *made)
 
     sharded = stage.shape.tp > 1

@@ -205,6 +205,9 @@ def whole_ranks_per_node(anatomy: Anatomy, replica: Replica) -> str | None:
         if len(per_node) == 1:
             continue
         sizes = sorted(set(per_node.values()))
+        dense = not stage.expert_slots and stage.shape.tp == len(stage.gpus)
+        if len(sizes) == 1 and dense:
+            continue
         if len(sizes) > 1 or sizes[0] % stage.shape.tp:
             found = ", ".join(map(str, sizes))
             return f"{found} GPUs of a stage per node with TP{stage.shape.tp}"

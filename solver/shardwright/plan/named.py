@@ -225,7 +225,7 @@ def _groups_fill(stage: Stage) -> bool:
 
 def _assumed_stage(anatomy: Anatomy, stage: Stage, traffic: StageTraffic) -> int | None:
     """Collectives over the island's links; None for stages over several islands."""
-    if len({gpu.node for gpu in stage.gpus}) > 1:
+    if anatomy.shape(stage).islands > 1:
         return None
     own = anatomy.gpu(stage).calibration
     speed = int(link_speed(anatomy.gpu(stage)) * 1e9)

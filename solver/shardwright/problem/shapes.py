@@ -50,6 +50,7 @@ class ShapeRules:
                 for tp in degrees
                 if tp * cp <= largest
             ]
+            found += self._across(size, free.count(size))
         else:
             whole = sum(1 for n in free if n == size)
             found = [
@@ -62,6 +63,14 @@ class ShapeRules:
             ]
             found += self._disaggregated(largest, degrees, experts)
         return [s for s in dict.fromkeys(found) if _as_fixed(s, self.instance.fix)]
+
+    def _across(self, size: int, whole: int) -> Iterator[StageShape]:
+        """Tensor parallelism over whole islands of ``size`` GPUs, where asked for."""
+        most = self.instance.limits.max_tensor_parallel or 0
+        for islands in range(2, min(whole, most // size) + 1):
+            tp = islands * size
+            if self._heads(tp):
+                yield StageShape(tp=tp, moe_tp=tp, islands=islands)
 
     def _heads(self, tp: int) -> bool:
         """heads_divisible: tp divides heads, and kv_heads or is a multiple of it."""
