@@ -70,4 +70,5 @@ def predict(predictor: Predictor, theta: FloatArray) -> dict[str, FloatArray]:
     """Predictions under fitted constants."""
     v = constants.physical(theta)
     used = {d.gpu.name for d in (*predictor.deployments, *predictor.prefills)}
-    return predictor.predict(constants.gpus(sorted(used), v), constants.client(v))
+    figures = constants.gpus(sorted(used), v)
+    return predictor.predict(figures, constants.client(v), played=True)
