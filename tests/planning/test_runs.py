@@ -86,11 +86,11 @@ def test_a_mean_length_that_is_missing_is_like_the_other() -> None:
     assert read_row(run(isl="", mode="single_stream")).input_tokens == 1
 
 
-def test_near_duplicates_count_once(tmp_path: Path) -> None:
+def test_near_duplicates_are_marked_and_scored(tmp_path: Path) -> None:
     rows = [run(), run(tpot_ms_p50="12.004"), run(tpot_ms_p50="13")]
     read = read_table(table(tmp_path / "runs.csv", rows))
-    assert len(read.rows) == 2
-    assert read.skipped == {"near-duplicate": 1}
+    assert [r.repeat for r in read.rows] == [False, True, False]
+    assert read.skipped == {}
 
 
 def loads() -> list[dict[str, str]]:
