@@ -8,8 +8,11 @@ import random
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from benchmarks.choice.__main__ import main as choice
+from benchmarks.choice.cases import Case, Option
+from benchmarks.choice.rules import ranked
 from benchmarks.fidelity import constants, names
 from benchmarks.fidelity.__main__ import SHIPPED
 from benchmarks.fidelity.__main__ import main as fidelity
@@ -170,6 +173,16 @@ def test_only_what_cannot_be_predicted_is_left_out(
     groups = document["groups"]
     mine = sum(g["throughput"]["n"] for k, g in groups.items() if k[:4] == "Acme")
     assert mine == sum(g["throughput"]["n"] for g in groups.values()) / 2
+
+
+@pytest.mark.parametrize("limit", [None, 20.0, 5.0])
+def test_of_equal_predictions_the_later_release_is_chosen(limit: float | None) -> None:
+    options = tuple(
+        Option(row, (8, 1), 8, 8, 100.0 * (row + 1), 10.0, date)
+        for row, date in enumerate(("2025-11-02", "2026-03-25", "2026-01-10", ""))
+    )
+    same = np.full(4, 12.0)
+    assert ranked(Case("c", options, limit), same, same, 0.09).date == "2026-03-25"
 
 
 def test_a_table_that_is_not_there_is_refused(

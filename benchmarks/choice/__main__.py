@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     margin = latency_margin() if asked.margin is None else asked.margin
     if asked.protocol and predictor.rows:
         family = protocol.PROTOCOLS[asked.protocol]
-        predicted, _ = protocol.left_out(predictor, family)
+        predicted, _ = protocol.left_out(predictor, family, played=False)
     else:
         predicted = predictor.predict()
     document = judged(predictor, predicted, margin, asked.any_release)

@@ -176,7 +176,7 @@ def read_row(cells: dict[str, str], line: int = 0) -> Row:
         output_tokens=output_tokens,
         concurrency=_number(get("concurrency_or_batch", "")),
         rate_per_s=_number(get("request_rate", "")),
-        mode=mode if mode in MODES else "closed_loop",
+        mode=mode if mode in MODES else _likely_mode(cells, _requests(note)),
         moe=get("arch", "") == "moe",
         ttft_ms=ttft,
         ttft_is_median=median,
@@ -231,8 +231,19 @@ def _sample(note: str) -> str | None:
 
 
 def _requests(note: str) -> float | None:
-    found = re.search(r"\b(\d+)[- ](?:requests|prompts)\b", note)
-    return float(found[1]) if found else None
+    """How many requests the run had; so many per second or client say nothing."""
+    found = re.search(r"\b(\d+)[- ](?:requests?|prompts?)\b(?! per|/)", note)
+    found = found or re.search(r"\bnum[_ -]prompts[=: ]+(\d+)", note)
+    return _number(found[1]) if found else None
+
+
+def _likely_mode(cells: dict[str, str], requests: float | None) -> str:
+    """How a run of an unheard-of mode was loaded, by what is published of it."""
+    if _number(cells.get("concurrency_or_batch", "")) is not None:
+        return "closed_loop"
+    if _number(cells.get("request_rate", "")) is not None:
+        return "poisson"
+    return "closed_loop" if requests is None else "offline_max"
 
 
 def _worker(cells: dict[str, str], tp: int, total: int | None) -> Worker:
