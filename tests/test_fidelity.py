@@ -8,8 +8,11 @@ import random
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from benchmarks.choice.__main__ import main as choice
+from benchmarks.choice.cases import Case, Option
+from benchmarks.choice.rules import ranked
 from benchmarks.fidelity import constants, names
 from benchmarks.fidelity.__main__ import SHIPPED
 from benchmarks.fidelity.__main__ import main as fidelity
@@ -23,6 +26,19 @@ def last_line(text: str) -> dict[str, Any]:
     found = json.loads(text.strip().splitlines()[-1])
     assert isinstance(found, dict)
     return found
+
+
+def rows_of(table: Path) -> list[dict[str, str]]:
+    with table.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def written(path: Path, rows: list[dict[str, str]]) -> Path:
+    with path.open("w", newline="", encoding="utf-8") as out:
+        writer = csv.DictWriter(out, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    return path
 
 
 def test_the_shipped_table_is_scored(capsys: pytest.CaptureFixture[str]) -> None:
@@ -48,8 +64,10 @@ def test_choices_are_judged(capsys: pytest.CaptureFixture[str]) -> None:
     assert document["value"] > max(trivial)
 
 
-def test_wide_tables_fit_a_screen(capsys: pytest.CaptureFixture[str]) -> None:
-    fidelity([])
+def test_wide_tables_fit_a_screen(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fidelity([str(written(tmp_path / "table.csv", rows_of(SHIPPED)[::9]))])
     lines = capsys.readouterr().out.splitlines()
     assert max(map(len, lines)) <= 120  # names of groups are long
     assert any("rows scored" in line for line in lines[-3:])
@@ -84,6 +102,95 @@ def test_spoiled_tables_never_crash(
     assert isinstance(skipped, dict)
     assert document["rows_used"] + sum(skipped.values()) == 60
     assert choice([str(path), "--json"]) == 0
+
+
+REASONS = {
+    "speculative", "AMBIGUOUS", "parallel degrees unknown", "phase_only/production",
+    "disaggregated without worker counts", "GPU unknown to the catalogue",
+    "model dimensions unknown to the catalogue",
+}  # fmt: skip
+OPTIONAL = (
+    "url_or_repo_path", "date", "engine_version", "weight_dtype", "kv_dtype", "pp",
+    "dp", "ep", "isl", "osl", "concurrency_or_batch", "request_rate", "ttft_ms_p50",
+    "ttft_ms_mean", "tpot_ms_p50", "tpot_ms_mean", "out_tok_s_total", "total_tok_s",
+    "note", "spec_decode", "dp_attention", "arch", "gpu_norm", "model_norm",
+)  # fmt: skip
+UNSEEN = {
+    "source": ("Acme lab", "日本", "inferencex-next", "a|b", ""),
+    "engine": ("tgi", "vllm-fork", "SGLang nightly", "TensorRT-LLM", "max"),
+    "engine_version": ("9.9.9", "main@1a2b3c", "v0.1", "1.0.0rc12.post3", "latest"),
+    "mode": ("ramp", "Closed Loop", "", "poisson", "offline_max", "single_stream"),
+    "concurrency_or_batch": ("1e12", "0.5", "100000", "7"),
+    "request_rate": ("inf", "1e-9", "1e12", "3"),
+    "isl": ("1e12", "131072", "333.3", "1"),
+    "osl": ("1e12", "65536", "1", "77.7"),
+    "note": ("500 requests", "9999999999 prompts", "0 requests", "x" * 3000),
+}
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_unseen_tables_are_scored(
+    seed: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Unseen sources, releases and modes, blanks, columns more: scored or counted."""
+    chance = random.Random(seed)
+    rows = chance.sample(rows_of(SHIPPED), 50)
+    for row in rows:
+        for column, values in UNSEEN.items():
+            if chance.random() < 0.25:
+                row[column] = chance.choice(values)
+        for column in [c for c in OPTIONAL if c in row]:
+            if chance.random() < 0.15:
+                row[column] = ""
+        if chance.random() < 0.1:
+            where = chance.choice(("gpu", "model"))
+            row[where] = row[f"{where}_norm"] = "Unheard-1"
+        row["a column more"] = "1"
+    path = written(tmp_path / "table.csv", rows)
+    assert fidelity([str(path), "--json"]) == 0
+    document = last_line(capsys.readouterr().out)
+    skipped = document["rows_skipped"]
+    assert set(skipped) <= REASONS
+    assert document["rows_used"] + sum(skipped.values()) == 50
+    assert not any("Unheard" in name for name in document["groups"])
+    for metric in ("tpot", "ttft", "throughput"):
+        assert {"median_ape", "bias"} <= set(document["score"][metric])
+    assert choice([str(path), "--json", "--any-release"]) == 0
+    found = last_line(capsys.readouterr().out)
+    assert {"value", "violations", "worst", "cases", "baselines"} <= set(found)
+
+
+def test_only_what_cannot_be_predicted_is_left_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Twice the same rows under another source's name: all of them count."""
+    rows = [r for r in rows_of(SHIPPED) if r["mode"] == "static_batch"][:40]
+    again = [{**r, "source": "Acme lab"} for r in rows]
+    path = written(tmp_path / "table.csv", rows + again)
+    assert fidelity([str(path), "--json"]) == 0
+    document = last_line(capsys.readouterr().out)
+    assert document["rows_used"] == 80 and not document["rows_skipped"]
+    groups = document["groups"]
+    mine = sum(g["throughput"]["n"] for k, g in groups.items() if k[:4] == "Acme")
+    assert mine == sum(g["throughput"]["n"] for g in groups.values()) / 2
+
+
+@pytest.mark.parametrize("limit", [None, 20.0, 5.0])
+def test_of_equal_predictions_the_later_release_is_chosen(limit: float | None) -> None:
+    options = tuple(
+        Option(row, (8, 1), 8, 8, 100.0 * (row + 1), 10.0, date)
+        for row, date in enumerate(("2025-11-02", "2026-03-25", "2026-01-10", ""))
+    )
+    same = np.full(4, 12.0)
+    assert ranked(Case("c", options, limit), same, same, 0.09).date == "2026-03-25"
+
+
+def test_a_table_that_is_not_there_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for command in (fidelity, choice):
+        assert command([str(tmp_path / "none.csv"), "--json"]) == 2
+        assert "none.csv" in capsys.readouterr().err
 
 
 def test_empty_tables_are_no_error(

@@ -1,6 +1,7 @@
 """Judges the choice of a parallel configuration by what was measured.
 
     python -m benchmarks.choice [TABLE] [--json] [--protocol loso|groups] [--margin M]
+                                [--any-release]
 
 In every group of published runs of one model, GPU type, engine and lengths with four
 or more configurations, the model chooses a configuration and its load for a TPOT limit;
@@ -28,7 +29,8 @@ from benchmarks.fidelity import names, protocol
 from benchmarks.fidelity.__main__ import SHIPPED
 from shardwright.cost.intervals import latency_margin
 from shardwright.planning.replay import Predictor
-from shardwright.planning.runs import read_table
+from shardwright.planning.runs import columns, read_table
+from shardwright.schema.errors import InvalidInstance
 
 DATA = Path(__file__).parent / "data"
 
@@ -36,11 +38,16 @@ DATA = Path(__file__).parent / "data"
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns the exit code."""
     asked = _parser().parse_args(arguments)
+    try:
+        columns(asked.table)
+    except InvalidInstance as refused:
+        print(refused, file=sys.stderr)
+        return 2
     predictor, _ = Predictor.of(read_table(asked.table), names.RESOLVER)
     margin = latency_margin() if asked.margin is None else asked.margin
     if asked.protocol and predictor.rows:
         family = protocol.PROTOCOLS[asked.protocol]
-        predicted, _ = protocol.left_out(predictor, family)
+        predicted, _ = protocol.left_out(predictor, family, played=False)
     else:
         predicted = predictor.predict()
     document = judged(predictor, predicted, margin, asked.any_release)

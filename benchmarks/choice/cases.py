@@ -19,7 +19,10 @@ MIN_CONFIGURATIONS = 4
 
 @dataclass(frozen=True)
 class Option:
-    """One measured run: a configuration at a load; output tokens/s per GPU."""
+    """One measured run: a configuration at a load; output tokens/s per GPU.
+
+    ``date`` is when it was measured, empty where that is not published.
+    """
 
     row: int
     configuration: tuple[int, ...]
@@ -27,6 +30,7 @@ class Option:
     tp: int
     measured_rate: float
     measured_tpot_ms: float
+    date: str = ""
 
 
 @dataclass(frozen=True)
@@ -94,14 +98,17 @@ def _configuration(row: Row) -> tuple[int, ...]:
 def cases(rows: Sequence[Row], any_release: bool = False) -> Iterator[Case]:
     """All cases, in order of their names; runs of one option count by their median.
 
-    One engine release is one piece of software, unless ``any_release`` joins them.
+    One engine release is one piece of software, unless ``any_release`` joins them; a
+    configuration is then an option in each of its releases.
     """
     groups: dict[tuple[object, ...], list[int]] = {}
     for i, row in enumerate(rows):
-        if row.prefill is None and row.mode in ("closed_loop", "offline_max"):
+        if row.repeat or row.prefill is not None:
+            continue
+        if row.mode in ("closed_loop", "offline_max"):
             groups.setdefault(_key(row, any_release), []).append(i)
     for key, at in sorted(groups.items(), key=lambda item: str(item[0])):
-        options = _options(rows, at)
+        options = _options(rows, at, any_release)
         if len({o.configuration for o in options}) < MIN_CONFIGURATIONS:
             continue
         name = "|".join(str(k) for k in key)
@@ -113,14 +120,18 @@ def cases(rows: Sequence[Row], any_release: bool = False) -> Iterator[Case]:
                 yield Case(f"{name}|tpot<={limit:g}ms", options, limit)
 
 
-def _options(rows: Sequence[Row], at: list[int]) -> tuple[Option, ...]:
+def _options(
+    rows: Sequence[Row], at: list[int], any_release: bool
+) -> tuple[Option, ...]:
     repeats: dict[tuple[object, ...], list[int]] = {}
     for i in at:
         row = rows[i]
         offline = row.mode == "offline_max"
         if output_rate(row) is None or (not offline and row.tpot_ms is None):
             continue
-        repeats.setdefault((_configuration(row), row.concurrency), []).append(i)
+        release = (row.version or row.date[:7]) if any_release else ""
+        key = (_configuration(row), row.concurrency, release)
+        repeats.setdefault(key, []).append(i)
     found = []
     for same in repeats.values():
         rates = [output_rate(rows[i]) or 0.0 for i in same]
@@ -128,6 +139,7 @@ def _options(rows: Sequence[Row], at: list[int]) -> tuple[Option, ...]:
         row = rows[same[0]]
         found.append(
             Option(same[0], _configuration(row), row.gpus, row.worker.tp,
-                   float(np.median(rates)) / row.gpus, float(np.median(tpots)))
+                   float(np.median(rates)) / row.gpus, float(np.median(tpots)),
+                   row.date)
         )  # fmt: skip
     return tuple(found)

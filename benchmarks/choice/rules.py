@@ -15,15 +15,25 @@ Rule = Callable[[Case], float]
 def ranked(case: Case, tpot_ms: FloatArray, rate: FloatArray, margin: float) -> Option:
     """Highest predicted rate per GPU within the limit less a margin.
 
-    Where nothing is predicted to hold it, the lowest predicted TPOT.
+    Where nothing is predicted to hold it, the lowest predicted TPOT. Of releases of
+    which the same is predicted, the one that was measured last.
     """
+
+    def fastest(o: Option) -> tuple[float, str]:
+        return _figures(float(rate[o.row]) / o.gpus), o.date
+
     limit = case.limit_ms
     if limit is not None:
         held = [o for o in case.options if tpot_ms[o.row] * (1 + margin) <= limit]
         if not held:
-            return min(case.options, key=lambda o: float(tpot_ms[o.row]))
-        return max(held, key=lambda o: float(rate[o.row]) / o.gpus)
-    return max(case.options, key=lambda o: float(rate[o.row]) / o.gpus)
+            return max(case.options, key=lambda o: (-_figures(tpot_ms[o.row]), o.date))
+        return max(held, key=fastest)
+    return max(case.options, key=fastest)
+
+
+def _figures(value: float) -> float:
+    """Nine significant figures: predictions of one deployment are one number."""
+    return float(f"{value:.9g}")
 
 
 def max_tp(case: Case) -> float:

@@ -20,9 +20,10 @@ import numpy as np
 
 from benchmarks.fidelity import constants, intervals, names, protocol, report, write
 from benchmarks.fidelity.fitting import Target, fit
-from benchmarks.fidelity.score import errors_of
+from benchmarks.fidelity.score import errors_of, overall
 from shardwright.planning.replay import Predictor
-from shardwright.planning.runs import METRICS, read_table
+from shardwright.planning.runs import columns, read_table
+from shardwright.schema.errors import InvalidInstance
 
 RESULTS = Path(__file__).resolve().parents[1] / "results"
 SHIPPED = names.DATA / "measured.csv"
@@ -31,10 +32,15 @@ SHIPPED = names.DATA / "measured.csv"
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns the exit code."""
     asked = _parser().parse_args(arguments)
+    try:
+        columns(asked.table)
+    except InvalidInstance as refused:
+        print(refused, file=sys.stderr)
+        return 2
     table = read_table(asked.table)
     predictor, skipped = Predictor.of(table, names.RESOLVER)
     if not predictor.rows:
-        empty = {"score": {m: {"groups": 0} for m in METRICS}, "groups": {},
+        empty = {"score": overall({}), "groups": {},
                  "rows_used": 0, "rows_skipped": skipped}  # fmt: skip
         print(json.dumps(empty) if asked.json else "no row of the table can be scored")
         return 0
@@ -45,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         predicted, _ = protocol.left_out(predictor, family, asked.rounds, _progress)
         title = f"Left out: {asked.protocol}"
     else:
-        predicted = predictor.predict()
+        predicted = predictor.predict(played=True)
         title = "Constants of the catalogue"
     if asked.intervals:
         _progress(f"wrote {intervals.write(predictor, predicted).name}")
@@ -53,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     document = report.answer(predictor.rows, errors, skipped)
     document["modes"] = report.regrouped(predictor, errors)
     if asked.protocol:
-        inside = errors_of(predictor, predictor.predict())
+        inside = errors_of(predictor, predictor.predict(played=True))
         document["in_sample"] = report.answer(predictor.rows, inside, {})["score"]
         title += f"; catalogue: {report.summary_line(document['in_sample'])}"
     if not asked.json:

@@ -76,7 +76,7 @@ class Target:
 def _thinned(predictor: Predictor, random: np.random.Generator) -> list[int]:
     groups: dict[str, list[int]] = {}
     for i, row in enumerate(predictor.rows):
-        if not row.mapping_known:
+        if row.repeat or not row.mapping_known:
             continue
         groups.setdefault(group_name(row), []).append(i)
     chosen: list[int] = []

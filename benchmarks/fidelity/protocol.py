@@ -44,10 +44,12 @@ def left_out(
     family: Callable[[Row], str],
     rounds: int = 6,
     report: Callable[[str], None] = lambda text: None,
+    played: bool = True,
 ) -> tuple[dict[str, FloatArray], dict[str, FloatArray]]:
     """Every row predicted by constants that were fitted without its family.
 
-    Returns the predictions by metric, and the constants by family.
+    Returns the predictions by metric, and the constants by family. ``played``: as in
+    ``Predictor.predict``.
     """
     names = [family(r) for r in predictor.rows]
     predicted = {m: np.full(len(names), np.nan) for m in METRICS}
@@ -59,15 +61,18 @@ def left_out(
         if outside:
             theta = fit(Target.of(predictor.only(outside)), rounds=rounds)
         fitted[name] = theta
-        found = predict(predictor.only(inside), theta)
+        found = predict(predictor.only(inside), theta, played)
         for metric in METRICS:
             predicted[metric][inside] = found[metric]
         report(f"left out {name}: {len(inside)} rows")
     return predicted, fitted
 
 
-def predict(predictor: Predictor, theta: FloatArray) -> dict[str, FloatArray]:
+def predict(
+    predictor: Predictor, theta: FloatArray, played: bool = True
+) -> dict[str, FloatArray]:
     """Predictions under fitted constants."""
     v = constants.physical(theta)
     used = {d.gpu.name for d in (*predictor.deployments, *predictor.prefills)}
-    return predictor.predict(constants.gpus(sorted(used), v), constants.client(v))
+    figures = constants.gpus(sorted(used), v)
+    return predictor.predict(figures, constants.client(v), played)

@@ -59,13 +59,13 @@ def group_name(row: Row) -> str:
     return "|".join(row.group)
 
 
-def overall(groups: dict[str, dict[str, Any]]) -> dict[str, dict[str, float | int]]:
-    """Median over groups of the groups' median APE and bias (n >= 5)."""
-    found: dict[str, dict[str, float | int]] = {}
+def overall(groups: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Median over groups of the groups' median APE and bias (n >= 5), else None."""
+    found: dict[str, dict[str, Any]] = {}
     for metric in METRICS:
         large = [g[metric] for g in groups.values() if g[metric]["n"] >= MIN_GROUP]
         if not large:
-            found[metric] = {"groups": 0}
+            found[metric] = {"median_ape": None, "bias": None, "groups": 0}
             continue
         found[metric] = {
             "median_ape": round(float(np.median([g["median_ape"] for g in large])), 4),
@@ -77,7 +77,7 @@ def overall(groups: dict[str, dict[str, Any]]) -> dict[str, dict[str, float | in
 
 def scored(
     rows: Sequence[Row], errors: dict[str, FloatArray]
-) -> tuple[dict[str, dict[str, float | int]], dict[str, dict[str, Any]]]:
+) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, Any]]]:
     """The score, and the groups that it is the median of."""
     groups = grouped(rows, errors, group_name)
     return overall(groups), groups

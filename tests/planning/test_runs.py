@@ -86,11 +86,34 @@ def test_a_mean_length_that_is_missing_is_like_the_other() -> None:
     assert read_row(run(isl="", mode="single_stream")).input_tokens == 1
 
 
-def test_near_duplicates_count_once(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("note", "found"),
+    [("500 requests, arrival QPS=2", 500), ("a 300-request burst", 300),
+     ("num_prompts=64; warm", 64), ("10 requests per client", None),
+     ("at 5 requests/s", None), ("0 requests", None), ("", None)],
+)  # fmt: skip
+def test_the_number_of_requests_is_read_from_the_note(
+    note: str, found: float | None
+) -> None:
+    assert read_row(run(note=note)).requests == found
+
+
+def test_an_unheard_of_mode_is_read_by_its_load() -> None:
+    def mode(**cells: str) -> str:
+        empty = {"concurrency_or_batch": "", "request_rate": ""}
+        return read_row(run(**{"mode": "ramp", **empty, **cells})).mode
+
+    assert mode(concurrency_or_batch="8", request_rate="inf") == "closed_loop"
+    assert mode(request_rate="10", note="300 requests") == "poisson"
+    assert mode(note="300 requests") == "offline_max"
+    assert mode() == "closed_loop"
+
+
+def test_near_duplicates_are_marked_and_scored(tmp_path: Path) -> None:
     rows = [run(), run(tpot_ms_p50="12.004"), run(tpot_ms_p50="13")]
     read = read_table(table(tmp_path / "runs.csv", rows))
-    assert len(read.rows) == 2
-    assert read.skipped == {"near-duplicate": 1}
+    assert [r.repeat for r in read.rows] == [False, True, False]
+    assert read.skipped == {}
 
 
 def loads() -> list[dict[str, str]]:

@@ -1,4 +1,4 @@
-"""What a benchmark client measures, by mode (docs/cost-model.md section 10).
+"""What a benchmark client measures, by mode (docs/cost-model.md section 13).
 
 Vectorised over runs: every argument and result is an array over the deployments of a
 ``Stack``. Times in seconds, rates in tokens per second, lengths in tokens.
@@ -7,6 +7,7 @@ Vectorised over runs: every argument and result is an array over the deployments
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -62,12 +63,12 @@ class Runs:
     chunk: FloatArray
     client: Client = field(default_factory=Client.usual)
 
-    @property
+    @cached_property
     def stages(self) -> FloatArray:
         """Pipeline stages."""
         return np.array([d.stages for d in self.stack.deployments], float)
 
-    @property
+    @cached_property
     def ranks(self) -> FloatArray:
         """Attention ranks that take prompts side by side."""
         return np.array([d.shape.attn_dp for d in self.stack.deployments], float)

@@ -72,9 +72,11 @@ def refit(path: Path, resolver: Resolver = CATALOGUE) -> list[Refit]:
         raise InvalidInstance(str(path), [error])
     names = [d.gpu.name for d in predictor.deployments]
     return [
-        _refit_gpu(predictor.only([i for i, n in enumerate(names) if n == name]))
+        _refit_gpu(predictor.only([
+            i for i, n in enumerate(names) if n == name and not predictor.rows[i].repeat
+        ]))
         for name in sorted(set(names))
-    ]
+    ]  # fmt: skip
 
 
 def _refit_gpu(runs: Predictor) -> Refit:

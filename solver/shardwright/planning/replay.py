@@ -17,7 +17,7 @@ from shardwright.cost.rates import Rates
 from shardwright.cost.shape import StageShape
 from shardwright.cost.stacked import Deployment, Stack
 from shardwright.ingest import catalogue
-from shardwright.planning import run_names
+from shardwright.planning import replay_runs, run_names
 from shardwright.planning.runs import METRICS, Row, Skipped, Table, Worker
 from shardwright.schema.cluster import GpuSpec
 from shardwright.schema.errors import InvalidInstance
@@ -207,10 +207,13 @@ class Predictor:
         self,
         gpus: dict[str, GpuSpec] | None = None,
         client: serving.Client | None = None,
+        played: bool = False,
     ) -> dict[str, FloatArray]:
         """Predicted TTFT and TPOT (ms) and throughput (tokens/s), by row.
 
-        ``gpus`` replaces GPU types by name (other constants).
+        ``gpus`` replaces GPU types by name (other constants). ``played``: what depends
+        on how a run went is taken from the run itself, request by request, instead
+        of the closed forms (milliseconds a row).
         """
         out = {m: np.full(len(self.rows), np.nan) for m in METRICS}
         for key, at, main, other in self._parts:
@@ -222,7 +225,30 @@ class Predictor:
             out["ttft"][at] = found.ttft_s * 1e3
             out["tpot"][at] = found.tpot_s * 1e3
             out["throughput"][at] = found.output_tokens_per_s
+            if played:
+                self._play(at, runs, first, out)
         return out
+
+    def _play(
+        self,
+        at: NDArray[np.int64],
+        runs: serving.Runs,
+        first: serving.Runs | None,
+        out: dict[str, FloatArray],
+    ) -> None:
+        """TTFT of runs that can be played; of finite open ones all figures."""
+        rows = [self.rows[i] for i in at]
+        if not any(map(replay_runs.is_played, rows)):
+            return
+        for i, row, one in zip(
+            at, rows, replay_runs.play(rows, runs, first), strict=True
+        ):
+            if one is None:
+                continue
+            out["ttft"][i] = one.ttft_ms
+            if row.mode != "closed_loop" and row.requests is not None:
+                out["tpot"][i] = one.tpot_ms
+                out["throughput"][i] = one.output_tokens_per_s
 
     def _column(self, at: NDArray[np.int64], name: str) -> FloatArray:
         return np.array([getattr(self.rows[i], name) or 0.0 for i in at], float)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from shardwright.schema.errors import FieldError, InvalidInstance
@@ -37,7 +37,8 @@ class Row:
     ``prefill`` is the worker of the prompt pool, with ``prefill_workers`` of them,
     where prompts and decoding run apart. ``mapping_known``: the source says how the
     experts lie on the GPUs; otherwise the row is scored but never fitted. ``sample``:
-    the run's identifier in a published validation set.
+    the run's identifier in a published validation set. ``repeat``: an earlier row says
+    the same of the same deployment and load; scored, but fitted and judged once.
     """
 
     line: int
@@ -68,6 +69,7 @@ class Row:
     requests: float | None = None
     mapping_known: bool = True
     sample: str | None = None
+    repeat: bool = False
 
     @property
     def group(self) -> tuple[str, str, str]:
@@ -95,9 +97,9 @@ class Table:
 def columns(path: Path) -> list[str]:
     """Names of the columns of a CSV file. Raises InvalidInstance if unreadable."""
     try:
-        with path.open(newline="", encoding="utf-8") as file:
+        with path.open(newline="", encoding="utf-8-sig", errors="replace") as file:
             return next(csv.reader(file), [])
-    except (OSError, UnicodeDecodeError, csv.Error) as reason:
+    except (OSError, csv.Error) as reason:
         error = FieldError("(file)", str(reason), "a readable CSV file")
         raise InvalidInstance(str(path), [error]) from None
 
@@ -106,25 +108,21 @@ def read_table(path: Path) -> Table:
     """Rows of a CSV file in the layout of the published measurements.
 
     Near-duplicates (same deployment, lengths and load, figures within 0.5%) are
-    counted once.
+    marked as repeats.
     """
     rows: list[Row] = []
     skipped: dict[str, int] = {}
     seen: set[tuple[object, ...]] = set()
-    with path.open(newline="", encoding="utf-8") as file:
+    with path.open(newline="", encoding="utf-8-sig", errors="replace") as file:
         for line, raw in enumerate(csv.DictReader(file), start=2):
             cells = {k: (v or "").strip() for k, v in raw.items() if isinstance(k, str)}
             try:
                 row = read_row(cells, line)
             except Skipped as why:
-                reason = str(why)
-            else:
-                reason = "near-duplicate" if (key := _key(row)) in seen else ""
-                seen.add(key)
-                if not reason:
-                    rows.append(row)
-                    continue
-            skipped[reason] = skipped.get(reason, 0) + 1
+                skipped[str(why)] = skipped.get(str(why), 0) + 1
+                continue
+            rows.append(replace(row, repeat=(key := _key(row)) in seen))
+            seen.add(key)
     return Table(tuple(rows), skipped)
 
 
@@ -178,7 +176,7 @@ def read_row(cells: dict[str, str], line: int = 0) -> Row:
         output_tokens=output_tokens,
         concurrency=_number(get("concurrency_or_batch", "")),
         rate_per_s=_number(get("request_rate", "")),
-        mode=mode if mode in MODES else "closed_loop",
+        mode=mode if mode in MODES else _likely_mode(cells, _requests(note)),
         moe=get("arch", "") == "moe",
         ttft_ms=ttft,
         ttft_is_median=median,
@@ -233,8 +231,19 @@ def _sample(note: str) -> str | None:
 
 
 def _requests(note: str) -> float | None:
-    found = re.search(r"\b(\d+)[- ](?:requests|prompts)\b", note)
-    return float(found[1]) if found else None
+    """How many requests the run had; so many per second or client say nothing."""
+    found = re.search(r"\b(\d+)[- ](?:requests?|prompts?)\b(?! per|/)", note)
+    found = found or re.search(r"\bnum[_ -]prompts[=: ]+(\d+)", note)
+    return _number(found[1]) if found else None
+
+
+def _likely_mode(cells: dict[str, str], requests: float | None) -> str:
+    """How a run of an unheard-of mode was loaded, by what is published of it."""
+    if _number(cells.get("concurrency_or_batch", "")) is not None:
+        return "closed_loop"
+    if _number(cells.get("request_rate", "")) is not None:
+        return "poisson"
+    return "closed_loop" if requests is None else "offline_max"
 
 
 def _worker(cells: dict[str, str], tp: int, total: int | None) -> Worker:
