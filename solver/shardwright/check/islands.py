@@ -13,7 +13,7 @@ from shardwright.check.stage import across, has_experts
 
 
 def stage_inside_island(case: Case) -> Iterator[RuleRow]:
-    """z = 1; cp = moe_dp = 1: z > 1 whole islands if ep > 1 or dense tp <= most allowed"""
+    """z = 1; cp = moe_dp = 1: z > 1 whole islands if ep > 1 or tp <= most allowed"""
     for stage in case.stages():
         islands = case.inventory.islands(stage.stage.gpus)
         layout = stage.layout
