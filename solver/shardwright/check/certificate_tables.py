@@ -80,6 +80,9 @@ class PointTables:
         self._bytes: dict[tuple[object, ...], int] = {}
         self._worth: dict[tuple[int, ...], tuple[int, ...]] = {}
         self._hops: dict[int, tuple[tuple[tuple[int, ...], ...], tuple[int, ...]]] = {}
+        most = instance.limits.max_tensor_parallel or 0
+        if any(max(sizes, default=most) < most for sizes in self.islands):
+            raise NotCovered("max_tensor_parallel above an island's GPUs")
 
     @cached_property
     def mix(self) -> Mix:
@@ -143,10 +146,6 @@ class PointTables:
         found = []
         most = self.instance.limits.max_tensor_parallel
         fixed = self.instance.fix.tp
-        if most is not None and any(
-            max(sizes, default=most) < most for sizes in self.islands
-        ):
-            raise NotCovered("max_tensor_parallel above an island's GPUs")
         for k, sizes in enumerate(self.islands):
             for tp in range(1, max(sizes, default=0) + 1):
                 allowed = (most is None or tp <= most) and fixed in (None, tp)
