@@ -78,6 +78,8 @@ def overall(groups: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
 def scored(
     rows: Sequence[Row], errors: dict[str, FloatArray]
 ) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, Any]]]:
-    """The score, and the groups that it is the median of."""
-    groups = grouped(rows, errors, group_name)
+    """The score, and the groups that it is the median of; near-duplicates removed."""
+    distinct = [i for i, row in enumerate(rows) if not row.repeat]
+    kept = {metric: errors[metric][distinct] for metric in METRICS}
+    groups = grouped([rows[i] for i in distinct], kept, group_name)
     return overall(groups), groups
