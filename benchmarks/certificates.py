@@ -30,6 +30,7 @@ from .ladder import instance_text
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 FILES = (
+    "seeds/llama3-70b-8xh100.yaml",
     "seeds/llama3-70b-8xh100-means.yaml",
     "production/llama3.1-405b-16xh100.yaml",
     "production/llama3-70b-6of8xh100.yaml",
@@ -75,19 +76,21 @@ class Row:
 _VERIFY = """
 import json, sys, time
 from shardwright.check import check
-from shardwright.check.certified import certified
+from shardwright.check.certified import certified, certified_infeasible
 from shardwright.schema.certificate import Certificate
 from shardwright.schema.instance import Instance
 from shardwright.schema.result import Result
 instance, result, text = json.load(sys.stdin)
 instance = Instance.model_validate_json(instance)
 result = Result.model_validate_json(result)
-report = check(instance, result.plan, result.objectives)
+plan = result.plan
+report = check(instance, plan, result.objectives) if plan else None
 begun = time.process_time()
-proof = certified(
-    instance, report, Certificate.model_validate_json(text), result.grid,
-    result.objectives,
-)
+certificate = Certificate.model_validate_json(text)
+if plan:
+    proof = certified(instance, report, certificate, result.grid, result.objectives)
+else:
+    proof = certified_infeasible(instance, certificate, result.grid)
 print(json.dumps([time.process_time() - begun, proof.as_dict()]))
 """
 
@@ -117,11 +120,13 @@ def measure(name: str, instance: Instance, seconds: float) -> Row:
         result.model_dump_json(by_alias=True),
         text,
     )
-    goals = proof["goals"]
-    proofs = [goal["proof"] for goal in goals if goal["proof"]]
+    none = "asked" in proof
+    goals = [] if none else proof["goals"]
+    proofs = [g["proof"] for g in goals if g["proof"]] or [proof["proof"]]
+    unproven = [] if proof["complete"] else ["that no plan exists"]
     return Row(
         name,
-        ", ".join(goal["goal"] for goal in goals),
+        ", ".join(goal["goal"] for goal in goals) or "that no plan exists",
         result.status.value,
         sum(len(claim.chains) for claim in certificate.claims),
         sum(p["links"] for p in proofs),
@@ -130,8 +135,10 @@ def measure(name: str, instance: Instance, seconds: float) -> Row:
         round(made, 2),
         round(verify_s, 2),
         len(text),
-        max(abs((g["bound"] or 0) / max(1, g["value"]) - 1) for g in goals),
-        ", ".join(goal["goal"] for goal in goals if not goal["proven"]),
+        max(
+            (abs((g["bound"] or 0) / max(1, g["value"]) - 1) for g in goals), default=0
+        ),
+        ", ".join(unproven if none else [g["goal"] for g in goals if not g["proven"]]),
     )
 
 

@@ -15,6 +15,7 @@ from shardwright.check.certificate_links import with_links
 from shardwright.check.certificate_rules import RuleBook
 from shardwright.check.certificate_tables import PointTables
 from shardwright.check.certificate_terms import terms_of
+from shardwright.check.certified import asked_mtok
 from shardwright.ingest import load
 from shardwright.planning.certify import certify
 from shardwright.problem import Problem, compile_problem
@@ -84,24 +85,36 @@ class Proven:
 
 @dataclass(frozen=True)
 class Drawn:
-    """What came of all seeds."""
+    """What came of all seeds; infeasible: those of like layers, with the proof."""
 
     proven: tuple[Proven, ...]
-    infeasible: int
+    infeasible: tuple[ClaimProof, ...]
     uncovered: int
+
+
+def no_plan(instance: Instance) -> ClaimProof:
+    """What a certificate proves that says that no plan exists."""
+    short = {"throughput": asked_mtok(instance) - 1}
+    nothing = {"throughput": 0}
+    made = certify(instance, nothing, short, LIMITS)
+    return verify(instance, made, nothing)[0]
 
 
 @cache
 def drawn() -> Drawn:
     """Tiny instances with their exhaustive optimum, and certificates."""
-    found, infeasible, uncovered = [], 0, 0
+    found: list[Proven] = []
+    infeasible: list[ClaimProof] = []
+    uncovered = 0
     for seed in SEEDS:
         instance = instance_of(random_document(seed))
         problem = compile_problem(instance)
         best = solver("exhaustive").solve(problem, limits())
-        if best.status is not Status.OPTIMAL:
-            infeasible += 1
+        if best.status is Status.INFEASIBLE:
+            with suppress(UnsupportedRule):
+                infeasible.append(no_plan(instance))
             continue
+        assert best.status is Status.OPTIMAL
         values = dict(zip(problem.goals, best.values, strict=True))
         try:
             certificate = certify(instance, values, values, limits())
@@ -109,7 +122,7 @@ def drawn() -> Drawn:
             uncovered += 1
             continue
         found.append(Proven(instance, problem, best, certificate))
-    return Drawn(tuple(found), infeasible, uncovered)
+    return Drawn(tuple(found), tuple(infeasible), uncovered)
 
 
 @cache

@@ -14,21 +14,27 @@ from tests.check.certificates import (
     chained,
     drawn,
     false_claims,
+    no_plan,
     seed,
     six,
 )
 from tests.generators import instance_of, random_document
 
 from shardwright.check import check
-from shardwright.check.certificate import ClaimProof, Verifier
+from shardwright.check.certificate import ClaimProof, Verifier, verify
 from shardwright.check.certificate_rules import RuleBook
-from shardwright.check.certificate_tables import NotCovered, PointTables
+from shardwright.check.certificate_tables import (
+    NotCovered,
+    PointTables,
+    most_layers,
+)
 from shardwright.check.certificate_terms import terms_of
 from shardwright.check.certified import Certified, GoalProof, certified
 from shardwright.ingest import instance_sha256
 from shardwright.ingest.load import canonical_json
 from shardwright.outcome import goal_bounds
 from shardwright.plan.decode import decode
+from shardwright.planning.certify import certify
 from shardwright.schema.certificate import Certificate, Claim
 from shardwright.schema.errors import InvalidInstance
 from shardwright.schema.instance import Instance
@@ -59,14 +65,23 @@ def test_bounds_equal_brute_force() -> None:
             elif proof.columns:
                 by_fleets += 1
                 assert proof.bound == proven.values[proof.goal]
-    assert (len(found.proven), found.infeasible, found.uncovered) == COUNTS
+    assert (len(found.proven), found.uncovered) == (26, 13)
     assert claims >= 40
     assert by_fleets >= 5
     assert {*open_goals} <= {"ttft"}
     assert len(open_goals) <= 3
 
 
-COUNTS = (25, 71, 14)
+def test_that_no_plan_exists_is_proven_only_where_it_is_so() -> None:
+    """Of 71 infeasible instances 32 are covered: 28 are proven, and no other is."""
+    proofs = drawn().infeasible
+    assert len(proofs) == PROVABLE
+    assert sum(proof.complete for proof in proofs) >= 28
+    for proven in (*drawn().proven, six()):
+        assert not no_plan(proven.instance).complete
+
+
+PROVABLE = 32
 
 
 def test_claims_that_are_false_are_never_proven() -> None:
@@ -80,6 +95,17 @@ def test_claims_that_are_false_are_never_proven() -> None:
             assert truth(proven, proof)
             tried += 1
     assert tried >= 35
+
+
+def test_a_layer_that_takes_nothing_fits_where_nothing_is_left() -> None:
+    """Found by drawing: a replica whose memory is full was not seen, and denied."""
+    assert most_layers(5, 0, 0) == 5
+    assert most_layers(5, 7, 2) == 3
+    assert most_layers(5, -1, 0) == 0
+    instance = instance_of(random_document(171))
+    made = certify(instance, {"gpus": 1}, {"gpus": 2}, SearchLimits(workers=1))
+    (proof,) = verify(instance, made, {"gpus": 1})
+    assert not proof.complete
 
 
 def test_chains_and_labels_prove_the_same() -> None:

@@ -23,6 +23,7 @@ from shardwright.check.certificate_tables import (
     MIDDLE,
     ONLY,
     PointRows,
+    most_layers,
 )
 
 MOST_LABELS = 50_000
@@ -242,9 +243,8 @@ class Exam:
     def caps(self, u: int, stage: int) -> tuple[int, ...]:
         """Most layers of a stage of unit u by role, within ``stage`` ns."""
         unit = self.rows.units[u]
-        each = max(1, unit.layer_ns)
         return tuple(
-            min(unit.most[role], (stage - unit.stage_ns[role]) // each)
+            most_layers(unit.most[role], stage - unit.stage_ns[role], unit.layer_ns)
             for role in (MIDDLE, FIRST, LAST)
         )
 

@@ -24,6 +24,7 @@ from shardwright.check.certificate_tables import (
     MIDDLE,
     ONLY,
     PointTables,
+    most_layers,
 )
 from shardwright.check.exact import NS_PER_MS, exact, whole_ns
 from shardwright.check.stage import Point, chunk_iterations
@@ -203,7 +204,7 @@ class Keeper:
         top = (budget - work - own) // more
         kept = {
             u: tuple(
-                min(most, (top - row.stage_ns[role]) // max(1, row.layer_ns))
+                most_layers(most, top - row.stage_ns[role], row.layer_ns)
                 for most, role in zip(caps[u], _ROLES, strict=True)
             )
             for u, row in rows.items()
@@ -233,7 +234,7 @@ class Keeper:
                 room[u] = min(room[u], math.floor(self.book.memory * mean))
         return {
             u: tuple(
-                min(most, (room[u] - row.stage_bytes[role]) // max(1, row.layer_bytes))
+                most_layers(most, room[u] - row.stage_bytes[role], row.layer_bytes)
                 for most, role in zip(self.exam.caps(u, stage), _ROLES, strict=True)
             )
             for u, row in rows.items()

@@ -66,6 +66,13 @@ class PointRows:
     back: int
 
 
+def most_layers(most: int, room: int, each: int) -> int:
+    """How many layers of a size fit, at most ``most``; some take nothing at all."""
+    if room < 0:
+        return 0
+    return min(most, room // each) if each else most
+
+
 class PointTables:
     """Rows of any operating point of an instance; equal parts are computed once.
 
@@ -253,7 +260,7 @@ class PointTables:
         most = []
         for role in range(4):
             room = cap - self.stage_bytes(point, k, tp, role)
-            most.append(min(self.layers, room // max(1, each)) if room >= 0 else 0)
+            most.append(most_layers(self.layers, room, each))
         layer, stage = self._stage_times(point, k, tp) if any(most) else _NO_TIMES
         return UnitRow(k, tp, layer, stage, tuple(most))  # type: ignore[arg-type]
 

@@ -16,6 +16,7 @@ from shardwright.check.certificate_tables import (
     ONLY,
     PointRows,
     UnitRow,
+    most_layers,
 )
 
 SCALE = 10
@@ -38,10 +39,9 @@ def lower_bound(rows: PointRows, prices: Prices, theta: int, mu: int, walk: int)
 
 
 def _caps(rows: PointRows, unit: UnitRow, theta: int) -> tuple[int, ...]:
-    stage = theta // rows.micro_batches
-    each = max(1, unit.layer_ns)
+    stage, each = theta // rows.micro_batches, unit.layer_ns
     return tuple(
-        min(most, (stage - fixed) // each) if stage > fixed else 0
+        most_layers(most, stage - fixed, each)
         for most, fixed in zip(unit.most, unit.stage_ns, strict=True)
     )
 

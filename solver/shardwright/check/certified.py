@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from math import ceil
+from textwrap import fill
 from typing import Any
 
 from shardwright.check.certificate import ClaimProof, Points, verify
 from shardwright.check.certificate_tables import NotCovered, left_out
+from shardwright.check.exact import exact
 from shardwright.check.figures import Figures
+from shardwright.check.lengths import mix_of
 from shardwright.check.report import Report
 from shardwright.schema.certificate import Certificate
 from shardwright.schema.errors import FieldError, InvalidInstance
@@ -121,20 +125,11 @@ class Certified:
             head = "certificate: complete, re-checked in integers without a solver"
         else:
             head = "certificate: part of the claim rests on the solver"
-        lines = [head, *(f"  {goal.text(self.left_out)}" for goal in self.goals)]
+        lines = [head, *(_wrapped(goal.text(self.left_out)) for goal in self.goals)]
         if not self.grid:
-            lines.append(
-                "  grid: that it has no other operating points than the certificate "
-                "rests on the solver; a result lists them"
-            )
+            lines.append(_wrapped(_NO_GRID))
         proofs = [goal.proof for goal in self.goals if goal.proof is not None]
-        links, points = sum(p.links for p in proofs), sum(p.labelled for p in proofs)
-        columns = sum(p.columns for p in proofs)
-        lines.append(
-            f"  {links:,} links of chains, {points:,} points by labels, "
-            f"{columns:,} replicas near their price"
-        )
-        return "\n".join(lines)
+        return "\n".join([*lines, _size(proofs)])
 
     def as_dict(self) -> dict[str, Any]:
         """The same as JSON; the bounds in the goals' integers."""
@@ -158,6 +153,70 @@ class Certified:
             "left_out": list(self.left_out),
             "goals": goals,
         }
+
+
+@dataclass(frozen=True)
+class NoPlan:
+    """That no plan exists: no fleet earns what is asked for, in mtok/s."""
+
+    asked: int
+    proof: ClaimProof
+    grid: bool
+    left_out: tuple[str, ...]
+
+    @property
+    def complete(self) -> bool:
+        """Whether no part of it rests on a solver."""
+        return self.grid and self.proof.bound is not None and self._short
+
+    @property
+    def _short(self) -> bool:
+        return self.proof.bound is not None and self.proof.bound < self.asked
+
+    def text(self) -> str:
+        """The answer first."""
+        show, bound = _SHOW[_MOST], self.proof.bound
+        head = "certificate: that no plan exists rests on the solver"
+        if self.complete:
+            head = "certificate: no plan exists, re-checked without a solver"
+        found = f"no fleet is proven to fall short of {show(self.asked)}"
+        if bound is not None:
+            found = f"no fleet exceeds {show(bound)}, {show(self.asked)} are needed"
+        lines = [head, _wrapped(found)]
+        if not self._short and self.left_out:
+            lines.append(_wrapped(f"left out: {', '.join(self.left_out)}"))
+        if not self.grid:
+            lines.append(_wrapped(_NO_GRID))
+        return "\n".join([*lines, _size([self.proof])])
+
+    def as_dict(self) -> dict[str, Any]:
+        """The same as JSON."""
+        return {
+            "complete": self.complete,
+            "asked": self.asked,
+            "grid": self.grid,
+            "left_out": list(self.left_out),
+            "proof": asdict(self.proof),
+        }
+
+
+_NO_GRID = (
+    "grid: that it has no other operating points than the certificate rests on the "
+    "solver; a result lists them"
+)
+
+
+def _wrapped(text: str) -> str:
+    return fill(text, 100, initial_indent="  ", subsequent_indent="    ")
+
+
+def _size(proofs: Sequence[ClaimProof]) -> str:
+    links, points = sum(p.links for p in proofs), sum(p.labelled for p in proofs)
+    columns = sum(p.columns for p in proofs)
+    return (
+        f"  {links:,} links of chains, {points:,} points by labels, "
+        f"{columns:,} replicas near their price"
+    )
 
 
 def _points(points: Points) -> str:
@@ -205,6 +264,38 @@ def certified(
     claimed: dict[str, int | None] = {
         o.name: None if o.bound is None else whole(o.name, o.bound) for o in objectives
     } or dict(values)
+    proofs, known = _proofs(instance, certificate, grid, values)
+    by_goal = {proof.goal: proof for proof in proofs}
+    return Certified(
+        tuple(GoalProof(g, values[g], claimed[g], by_goal.get(g)) for g in goals),
+        known,
+        left_out(instance),
+    )
+
+
+def certified_infeasible(
+    instance: Instance, certificate: Certificate, grid: dict[str, Any] | None = None
+) -> NoPlan:
+    """Verify a certificate that no plan exists. Raises InvalidInstance."""
+    proofs, known = _proofs(instance, certificate, grid, {_MOST: 0})
+    return NoPlan(asked_mtok(instance), proofs[0], known, left_out(instance))
+
+
+def asked_mtok(instance: Instance) -> int:
+    """What a plan has to earn: the request rate, or anything at all."""
+    rate = instance.workload.request_rate_per_s
+    if rate is None:
+        return 1
+    return ceil(exact(rate) * mix_of(instance.workload).mean_output * 1000)
+
+
+def _proofs(
+    instance: Instance,
+    certificate: Certificate,
+    grid: dict[str, Any] | None,
+    values: dict[str, int],
+) -> tuple[tuple[ClaimProof, ...], bool]:
+    """The claims' proofs, and whether the grid says what they have to cover."""
     try:
         asked, chunks = _scope(grid)
         proofs = verify(instance, certificate, values, asked, chunks)
@@ -213,12 +304,7 @@ def certified(
         raise _refused(f"an instance with {error}", allowed) from error
     except ValueError as error:
         raise _refused(str(error), "a certificate of this plan and instance") from error
-    by_goal = {proof.goal: proof for proof in proofs}
-    return Certified(
-        tuple(GoalProof(g, values[g], claimed[g], by_goal.get(g)) for g in goals),
-        bool(asked and chunks),
-        left_out(instance),
-    )
+    return proofs, bool(asked and chunks)
 
 
 def _scope(

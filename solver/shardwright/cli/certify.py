@@ -34,6 +34,11 @@ def certify(
         from shardwright.cli.options import parse_seconds
         from shardwright.ingest import load
         from shardwright.ingest.load import load_result
+        from shardwright.schema.errors import (
+            FieldError,
+            InvalidInstance,
+            UnsupportedRule,
+        )
 
         seconds, read = parse_seconds(time_limit), load(instance)
         if result is not None:
@@ -42,7 +47,12 @@ def certify(
             from shardwright.solve import solve
 
             answer = solve(read, time_limit_s=seconds).result
-        typer.echo(written(read, answer, out, seconds, "--out"))
+        try:
+            typer.echo(written(read, answer, out, seconds, "--out"))
+        except UnsupportedRule as error:
+            allowed = "what certificates cover (docs/formulation.md, section 10)"
+            field = FieldError(str(instance), error.rule, allowed)
+            raise InvalidInstance("certificate", [field]) from error
 
 
 def written(

@@ -87,6 +87,13 @@ def load_result(path: str | Path) -> Result:
     return validate(Result, raw, str(path))
 
 
+def says_infeasible(path: str | Path) -> bool:
+    """Whether a file is the result that no plan exists."""
+    path = Path(path)
+    raw = parse(read_file(path, MAX_PLAN_BYTES), str(path), MAX_PLAN_VALUES)
+    return raw.get("status") == "INFEASIBLE" and raw.get("plan") is None
+
+
 def load_objectives(path: str | Path) -> tuple[ObjectiveValue, ...]:
     """The goals of a result file, with values and bounds; () in a bare plan."""
     path = Path(path)

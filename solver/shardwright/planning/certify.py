@@ -10,14 +10,14 @@ from shardwright.check.certificate_links import FEW, with_links
 from shardwright.check.certificate_rules import RuleBook
 from shardwright.check.certificate_tables import NotCovered, PointTables
 from shardwright.check.certificate_terms import Terms, terms_of
-from shardwright.check.certified import whole
+from shardwright.check.certified import asked_mtok, whole
 from shardwright.formulations.cpsat.patterns import Column
 from shardwright.ingest import instance_sha256
 from shardwright.problem import Problem, compile_problem
 from shardwright.schema.certificate import Certificate, Claim, ClaimedGoal
 from shardwright.schema.errors import FieldError, InvalidInstance, UnsupportedRule
 from shardwright.schema.instance import Instance
-from shardwright.schema.result import Result
+from shardwright.schema.result import Result, Status
 from shardwright.search.base import SearchLimits
 from shardwright.search.certify import (
     CertificatePrices,
@@ -43,6 +43,8 @@ def certify(
     UnsupportedRule where a rule, or every goal, is not covered.
     """
     problem = compile_problem(instance)
+    if not problem.points:
+        raise UnsupportedRule("certificate", "a grid without operating points")
     try:
         maker = _Maker(instance, problem, limits)
     except NotCovered as error:
@@ -63,7 +65,7 @@ def certify(
 def certify_result(
     instance: Instance, result: Result, limits: SearchLimits
 ) -> Certificate:
-    """The certificate of a result.
+    """The certificate of a result, or that no plan exists.
 
     Raises UnsupportedRule, also without a plan, and InvalidInstance for the result of
     another instance.
@@ -73,6 +75,9 @@ def certify_result(
         other = f"the instance {result.instance_sha256[:12]}"
         allowed = f"{own[:12]}; options of solve change it: solve --certificate"
         raise InvalidInstance("result", [FieldError("instance_sha256", other, allowed)])
+    if result.status is Status.INFEASIBLE:
+        short = {"throughput": asked_mtok(instance) - 1}
+        return certify(instance, {"throughput": 0}, short, limits)
     if result.plan is None:
         raise UnsupportedRule("certificate", f"a result that is {result.status.value}")
     values, bounds = {}, {}

@@ -16,6 +16,8 @@ from shardwright.search.priced import PricedColumns, applies
 
 _FINE = 10**6
 _PER_COST = 10**3
+_FLOAT = 1 + 1e-11
+"""Allowance for the floating point of the linear program's duals."""
 _MOST_SLACK = 10**8
 """In ppb: a bound so far above the prices proves nothing of use."""
 
@@ -88,8 +90,8 @@ def prices_of_columns(
 def _whole(duals: SegmentPrices, slack: int) -> CertificatePrices:
     return CertificatePrices(
         tuple(rounded([[max(0.0, p) for p in row[1:]] for row in duals.segment])),
-        ceil(duals.gpu * _FINE) if duals.gpu > 0 else 0,
-        ceil(duals.cost * _FINE * _PER_COST) if duals.cost > 0 else 0,
+        ceil(duals.gpu * _FINE * _FLOAT) if duals.gpu > 0 else 0,
+        ceil(duals.cost * _FINE * _PER_COST * _FLOAT) if duals.cost > 0 else 0,
         slack,
     )
 
@@ -109,5 +111,6 @@ def _relaxed(bounds: Bounds) -> Bounds:
 
 
 def rounded(rows: list[list[float]]) -> list[tuple[int, ...]]:
-    """Whole 10^-6 mtok/s, never less than the price."""
-    return [tuple(ceil(price * _FINE) + 1 for price in row) for row in rows]
+    """Whole 10^-6 mtok/s, never less than the price but for floating point."""
+    scale = _FINE * _FLOAT
+    return [tuple(ceil(price * scale) + 1 for price in row) for row in rows]
