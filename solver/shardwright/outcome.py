@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from fractions import Fraction
 
 from shardwright.cost.law import served
+from shardwright.plan.tables.text import cut
 from shardwright.problem import Compiler, Problem
 from shardwright.schema.instance import Instance
 from shardwright.schema.plan import Plan
@@ -70,7 +71,10 @@ def conflict_document(
     words = _Words(instance, problem)
     rules = tuple(
         ConflictRule(
-            rule=rule, asked=words.asked(rule), best=words.best(rule, found.best)
+            rule=rule,
+            asked=words.asked(rule),
+            best=words.best(rule, found.best)
+            + (", rules not named aside" if rule in found.aside else ""),
         )
         for rule in found.rules
     )
@@ -124,12 +128,12 @@ class _Words:
 
     def _rate(self, mtok: int) -> str:
         requests = mtok / 1000 / float(self.problem.output_mean)
-        return f"{requests:.3f} requests/s ({mtok / 1000:.1f} tokens/s)"
+        return f"{cut(requests, 3)} requests/s ({cut(mtok / 1000, 1)} tokens/s)"
 
     def best(self, rule: str, best: dict[str, int]) -> str:
         """The best attainable when only this rule is dropped."""
         if rule not in best:
-            return "a plan exists without it"
+            return "the others hold without it"
         value = best[rule]
         if rule == "memory_fits":
             return f"{_gb(value)} per GPU needed"

@@ -6,7 +6,7 @@ import platform
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from importlib.metadata import version
+from importlib import import_module
 from typing import Any
 
 from shardwright._callable import make_callable
@@ -136,7 +136,7 @@ class _Case:
         )
         metrics = view.metrics | self._alternatives(plan, objectives, outcome.status)
         result = result.model_copy(update={"metrics": metrics})
-        return Solution(self.instance, result, replace(view, result=result), report)
+        return Solution(self.instance, result, view.with_result(result), report)
 
     def _alternatives(
         self, plan: Plan, objectives: tuple[ObjectiveValue, ...], status: Status
@@ -287,7 +287,7 @@ def _versions() -> dict[str, Any]:
     return {
         "shardwright": __version__,
         "python": platform.python_version(),
-        **{name: version(name) for name in _LIBRARIES},
+        **{name: import_module(name).__version__ for name in _LIBRARIES},
     }
 
 

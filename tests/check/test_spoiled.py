@@ -51,6 +51,31 @@ def test_the_right_plan_is_accepted() -> None:
     assert {row.rule for row in RIGHT.rows} | optional == set(RULES)
 
 
+def test_one_of_many_equal_replicas_is_told_apart() -> None:
+    """Figures of equal replicas are computed once, whatever their claims differ in."""
+    subject = instance({"cluster.nodes.0.count": 4})
+    whole = [[(0, 8, "big", f"a-{n}", (0, 1))] for n in range(4)]
+    each = [Sketch(stages, micro_batches=1) for stages in whole]
+    plan = plan_for(subject, *each)
+    assert check(subject, plan).ok
+    stage = "pools.0.replicas.2.stages.0"
+    claims = {
+        f"{stage}.memory_bytes.weights": "memory_parts",
+        f"{stage}.decode_time_ns": "decode_time",
+        f"{stage}.prefill_time_ns": "prefill_time",
+        f"{stage}.shape.tp": "shape_product",
+        f"{stage}.gpus.1.node": "stage_inside_island",
+        "pools.0.replicas.2.latency.tpot_ns": "tpot",
+        "pools.0.replicas.2.operating_point.prompt_tokens": "operating_point",
+    }
+    for path, rule in claims.items():
+        value: object = "a-3" if path.endswith("node") else 7
+        report = check(subject, spoiled(plan, {path: value}))
+        hit = {v.entity for v in report.violations if v.rule == rule}
+        assert hit, path
+        assert all(name.startswith("replica 2") for name in hit), path
+
+
 # --- structure ------------------------------------------------------------------------
 
 

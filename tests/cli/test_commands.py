@@ -124,20 +124,28 @@ def test_the_seed_end_to_end(tmp_path: Path) -> None:
     assert (again.returncode, again.stderr) == (0, "")
 
 
-def test_an_interrupted_search_prints_a_plan_that_holds() -> None:
+def interrupted(after_s: float) -> tuple[str, str, int]:
+    """stdout, stderr and exit code of a solve that gets Ctrl-C."""
     process = subprocess.Popen(
         command("solve", str(LARGE), "--json"),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
-    time.sleep(3)
+    time.sleep(after_s)
     process.send_signal(signal.SIGINT)
-    stdout, stderr = process.communicate(timeout=30)
+    return *process.communicate(timeout=30), process.returncode
+
+
+def test_an_interrupted_search_prints_a_plan_that_holds() -> None:
+    for after_s in (3, 6, 12):  # a busy machine may take long to load the libraries
+        stdout, stderr, code = interrupted(after_s)
+        if stdout:
+            break
     document = json.loads(stdout)
     assert stderr == ""
     if document["stopped_by"] == "user":  # else it was proven before
-        assert process.returncode == 130
+        assert code == 130
     if document["plan"] is None:  # a slow machine may not have found one yet
         assert document["status"] == "UNKNOWN"
     else:

@@ -10,7 +10,8 @@ import pytest
 from shardwright.check import check
 from shardwright.explain import Explanation, explain
 from shardwright.explain.changes import with_target, with_workload
-from shardwright.explain.repairs import attainable_ms, single_repairs
+from shardwright.explain.combined import least_factor
+from shardwright.explain.repairs import attainable_ms, fewest, single_repairs
 from shardwright.explain.solving import Allowance, least
 from shardwright.ingest import load
 from shardwright.schema.instance import Instance
@@ -104,3 +105,50 @@ def test_without_time_nothing_is_invented() -> None:
 
 def test_least_finds_the_edge() -> None:
     assert least(1, 100, lambda x: x >= 37.5, 0.001) == pytest.approx(37.5, rel=0.002)
+
+
+@pytest.mark.parametrize("known", [1, 3])
+@pytest.mark.parametrize("guess", [0, 2, 5, 13, 400])
+def test_the_fewest_is_found_from_any_guess(known: int, guess: int) -> None:
+    top = 64
+    for needed in range(known + 1, top + 5):
+        asked: list[int] = []
+
+        def holds(count: int, needed: int = needed, asked: list[int] = asked) -> bool:
+            asked.append(count)
+            return count >= needed
+
+        found = fewest(known, top, guess, holds)
+        assert found == (needed if needed <= top else None)
+        assert known < min(asked) <= max(asked) <= top
+
+
+@cache
+def impossible() -> Explanation:
+    """Targets that no load makes attainable."""
+    targets = (
+        SloTarget(metric="ttft", limit_ms=20.0),
+        SloTarget(metric="tpot", limit_ms=5.0),
+    )
+    asked = seed().model_copy(update={"slo": targets})
+    asked = with_workload(asked, request_rate_per_s=None)
+    return explain(asked, time_limit_s=120)
+
+
+def test_targets_beyond_reach_come_with_the_best_there_is() -> None:
+    found = impossible()
+    assert not found.feasible
+    for one in found.attainable:
+        assert one.best is None
+        assert one.floor is not None
+        assert one.floor > one.asked
+    assert len(found.repairs) + len(found.combined) >= 3
+
+
+def test_combined_targets_are_no_looser_than_they_must_be() -> None:
+    found = impossible()
+    [loose] = [r for r in found.combined if r.instance.precision.weights == "bf16"]
+    assert least_factor(loose.instance, Allowance(120)) == 1.0
+    for target in loose.instance.slo:
+        tighter = with_target(loose.instance, target, target.limit_ms / 1.03)
+        assert solve(tighter, explain=False).plan is None

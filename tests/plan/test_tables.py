@@ -13,7 +13,7 @@ from shardwright.plan import PlanView
 from shardwright.plan.answer import answer, report_text
 from shardwright.plan.compliance import ASKED
 from shardwright.plan.groups import ranges
-from shardwright.plan.tables import DEFAULT, TABLES
+from shardwright.plan.tables import DEFAULT, SAVED, TABLES, chosen, folded
 from shardwright.plan.tables.text import cut, figures, grid, short, wrapped
 from shardwright.schema.plan import PercentileClaim, ReplicaLoad
 from shardwright.schema.result import Conflict, ConflictRule, Status, StoppedBy
@@ -76,6 +76,22 @@ def test_every_gpu_has_one_row_in_the_matrix() -> None:
         others = [row for row in rows if row.endswith(("Secondary", "  S"))]
         assert len(primary) + len(others) == sum(map(len, ranks))
         assert len(primary) == len(ranks)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_large_plan_is_folded(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Alike replicas share rows; the rank of every GPU is a table of its own."""
+    listed = view(name).table("gpus")
+    assert "ranks" not in view(name).tables()
+    assert chosen(view(name), ("ranks", "gpus")) == ["gpus"]
+    monkeypatch.setattr(folded, "MOST_ROWS", 0)
+    seen = view(name)
+    rows = seen.table("gpus").split("\n\n")[1].splitlines()[3:]
+    assert len(rows) == sum(len(g.replica.stages) for g in seen.groups)
+    assert all(len(line) <= WIDTH for line in seen.table("gpus").splitlines())
+    assert "ranks" in seen.tables()
+    assert seen.table("ranks") == listed
+    assert chosen(seen, SAVED)[-1] == "ranks"
 
 
 def test_a_mixture_shows_ranks_and_experts() -> None:

@@ -14,6 +14,7 @@ from tests.agreement import agree
 from tests.generators import instance_of, random_document
 from tests.search.test_pricing import solved_pool
 
+from shardwright.formulations.dp.fluid import fluid_price
 from shardwright.formulations.dp.pricing import Prices
 from shardwright.formulations.dp.scan import Scanner, least_price
 from shardwright.formulations.lp.patterns import island_values, knapsack
@@ -21,6 +22,7 @@ from shardwright.problem import Problem, compile_problem
 from shardwright.search import by_prices, decomposition, priced
 from shardwright.search.base import SearchLimits
 from shardwright.search.by_prices import NoPlan, PricedSearch
+from shardwright.search.chunks import ChunkGroups
 from shardwright.search.columns import Entry
 from shardwright.search.priced import PricedColumns, applies
 
@@ -96,6 +98,33 @@ def test_no_design_is_cheaper_than_the_walks_say() -> None:
     assert feasible >= CASES / 2
     assert infeasible >= 3
     assert equal >= 0.6 * feasible
+
+
+def test_no_design_is_cheaper_than_cut_stages() -> None:
+    """The fluid price, at caps that columns just keep, and far above them."""
+    compared = 0
+    for number, (problem, entries) in enumerate(cases()):
+        prices, tpots = _prices(problem, number), sorted({e.tpot_ns for e in entries})
+        chunks = ChunkGroups(problem)
+        for pricer in PricedColumns(problem).pricers:
+            for cap in {*tpots[:3], *tpots[-1:], *(10 * t for t in tpots[:1])}:
+                theta = np.full(pricer.at.size, float(cap))
+                found = fluid_price(pricer, prices, theta)
+                for i, at in enumerate(pricer.at.tolist()):
+                    least = min(
+                        (
+                            _price(prices, e)
+                            for e in entries
+                            if e.tpot_ns <= cap
+                            and chunks.by_point[e.point] == at
+                            and {u for p in e.composition.parts for u in p.units}
+                            <= set(pricer.units)
+                        ),
+                        default=np.inf,
+                    )
+                    assert found[i] <= least * (1 + 1e-9), number
+                    compared += least < np.inf
+    assert compared > 3 * CASES
 
 
 @pytest.mark.parametrize("rho", [1 + 1e-9, 1.01])

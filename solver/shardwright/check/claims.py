@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from fractions import Fraction
 
 from shardwright.check.case import Case, Rule
@@ -127,7 +126,7 @@ def _objective_row(case: Case, goal: ObjectiveValue, claim: Fraction) -> RuleRow
         allowance=own * RELATIVE_TOLERANCE,
     )
     if not unit:
-        return replace(row, holds=False, detail="the checker does not know this goal")
+        return row._replace(holds=False, detail="the checker does not know this goal")
     return priced(case, row) if goal.name == "cost" else row
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import pairwise
 
 from shardwright.check.exact import exact
-from shardwright.check.inventory import Inventory
+from shardwright.check.inventory import Inventory, Island
 from shardwright.check.law import Hops, Law, Service, replica_law, settled
 from shardwright.check.lengths import Mix, mix_of
 from shardwright.check.maps import MapKey, balanced, balances_of
@@ -235,7 +235,7 @@ _StageValue = tuple[MemoryParts, MemoryParts | None, StageTime, StageTime]
 
 
 class _Builder:
-    """Computes replicas; equal stages of a fleet are computed once."""
+    """Computes replicas; equal ones of a fleet, and equal stages, are computed once."""
 
     def __init__(
         self,
@@ -250,15 +250,47 @@ class _Builder:
         self._balances = balances
         self._transfer = transfer_of(instance, mix, inventory)
         self._known: dict[_StageKey, _StageValue] = {}
+        self._replicas: dict[Hashable, ReplicaFigures] = {}
         kinds = instance.model.layer_kinds
         self._layers = tuple(kinds[i] for i in instance.model.kind_indices())
 
     def replica(self, label: str, role: PoolRole, replica: Replica) -> ReplicaFigures:
+        """A replica; the figures of equal ones differ in their labels only."""
+        places = [self._inventory.islands(stage.gpus) for stage in replica.stages]
+        key = self._likeness(role, replica, places)
+        if key not in self._replicas:
+            self._replicas[key] = self._replica(role, replica)
+        known = self._replicas[key]
+        stages = tuple(
+            replace(figures, label=f"{label} stage {s}", stage=stage)
+            for s, (figures, stage) in enumerate(
+                zip(known.stages, replica.stages, strict=True)
+            )
+        )
+        return replace(known, label=label, replica=replica, stages=stages)
+
+    def _likeness(
+        self, role: PoolRole, replica: Replica, places: list[list[Island]]
+    ) -> Hashable:
+        """All that the figures follow from: claims, types, and what lies together."""
+        own: dict[Island, int] = {}
+        stages = tuple(
+            (
+                stage.model_copy(update={"gpus": ()}),
+                len(stage.gpus),
+                self._type(stage),
+                tuple(own.setdefault(island, len(own)) for island in islands),
+            )
+            for stage, islands in zip(replica.stages, places, strict=True)
+        )
+        return role, replica.operating_point, replica.latency, replica.load, stages
+
+    def _replica(self, role: PoolRole, replica: Replica) -> ReplicaFigures:
         point = point_of(replica.operating_point, role, self._mix)
         views = self._views(replica, point)
         stages = tuple(
-            self._stage(f"{label} stage {s}", stage, view)
-            for s, (stage, view) in enumerate(zip(replica.stages, views, strict=True))
+            self._stage(stage, view)
+            for stage, view in zip(replica.stages, views, strict=True)
         )
         hops = self._hops(replica, views, point)
         gpus = sum(stage.layout.gpus for stage in stages)
@@ -277,7 +309,7 @@ class _Builder:
             law = settled(law, service, replica.latency)
         stated = settled(stated, service, replica.latency)
         several = bool(percentile_targets(self._instance, role))
-        return ReplicaFigures(label, replica, point, stages, hops, law, stated, several)
+        return ReplicaFigures("", replica, point, stages, hops, law, stated, several)
 
     def _views(self, replica: Replica, point: Point) -> tuple[StageView, ...]:
         return tuple(
@@ -308,7 +340,7 @@ class _Builder:
     def _kinds(self, layers: tuple[int, int]) -> tuple[LayerKind, ...]:
         return self._layers[layers[0] : layers[1]]
 
-    def _stage(self, label: str, stage: Stage, view: StageView) -> StageFigures:
+    def _stage(self, stage: Stage, view: StageView) -> StageFigures:
         gpu_type = self._type(stage)
         place = (stage.layers, view.index, view.stages)
         key = (view.point, gpu_type, view.layout, *place)
@@ -326,7 +358,7 @@ class _Builder:
                 prefill = as_measured(stage.prefill_time_ns)
         cap = memory_cap_bytes(self._instance, view.spec)
         figures = (memory, experts, cap, decode, prefill)
-        return StageFigures(label, stage, view.layout, gpu_type, *figures)
+        return StageFigures("", stage, view.layout, gpu_type, *figures)
 
     def _hops(
         self, replica: Replica, views: tuple[StageView, ...], point: Point

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import replace
 from fractions import Fraction
 
 from shardwright.check.case import Case, Rule
@@ -189,7 +188,7 @@ def priced(case: Case, row: RuleRow) -> RuleRow:
         return row
     names = ", ".join(case.figures.unpriced_types)
     detail = f"no price_usd_per_hour for {names}, counted as 0"
-    return replace(row, holds=False, detail=detail)
+    return row._replace(holds=False, detail=detail)
 
 
 LIMITS: tuple[Rule, ...] = (

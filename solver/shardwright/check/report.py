@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from shardwright.check.exact import NS_PER_MS, Number
 from shardwright.check.figures import Figures
@@ -32,8 +32,7 @@ class Violation:
         return f"{self.rule}: {self.message}"
 
 
-@dataclass(frozen=True)
-class RuleRow:
+class RuleRow(NamedTuple):
     """One rule instance: ``left relation right``, in ``unit``.
 
     ``quantity`` says what ``left`` is; ``slack`` is negative where the rule is broken.
@@ -208,7 +207,7 @@ def written(value: Number, unit: str) -> str:
 
 
 def _distance(left: Number, right: Number) -> Number:
-    return max(left - right, right - left)
+    return left - right if left >= right else right - left
 
 
 def _decimal(value: Fraction, digits: int) -> str:
@@ -221,7 +220,8 @@ def _decimal(value: Fraction, digits: int) -> str:
 
 
 def _plain(entry: RuleRow | Violation) -> dict[str, Any]:
+    fields = entry._asdict() if isinstance(entry, RuleRow) else vars(entry)
     return {
         name: float(value) if isinstance(value, Fraction) else value
-        for name, value in vars(entry).items()
+        for name, value in fields.items()
     }

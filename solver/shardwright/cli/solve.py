@@ -10,6 +10,8 @@ import typer
 from shardwright.cli.exits import reported, result_code
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from shardwright.schema.instance import Instance
     from shardwright.solve import Solution
 
@@ -106,6 +108,7 @@ def _solve_and_print(
     from shardwright.cli.progress import progress
     from shardwright.cli.save import save
     from shardwright.cli.signals import stop_on_signals
+    from shardwright.plan.answer import saved_tables
     from shardwright.solve import solve as solve_instance
 
     with stop_on_signals() as stop:
@@ -113,14 +116,15 @@ def _solve_and_print(
             solution = solve_instance(
                 instance, **parameters, stop=stop.is_set, on_progress=on_progress
             )
-        result, text = solution.result, _text(solution, names)
-        typer.echo(result.model_dump_json(by_alias=True, indent=2) if as_json else text)
+        result = solution.result
+        document = result.model_dump_json(by_alias=True, indent=2) if as_json else None
+        typer.echo(document or _text(solution, names))
         if save_dir is not None:
-            save(save_dir, result, text)
+            save(save_dir, result, _text(solution, names or saved_tables()))
     return int(result_code(result))
 
 
-def _text(solution: Solution, names: list[str] | None) -> str:
+def _text(solution: Solution, names: Sequence[str] | None) -> str:
     from shardwright.plan.answer import answer
 
     found = solution.fixed_report.violations if solution.fixed_report else ()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cached_property, lru_cache
 from math import isqrt
 
 from shardwright.schema.workload import Lengths, Workload
@@ -62,6 +63,7 @@ class RequestMix:
     reserve_full_context: bool
 
     @classmethod
+    @lru_cache(maxsize=64)
     def of(cls, workload: Workload) -> RequestMix:
         """The mix of a workload."""
         l1, l2, _ = moments(workload.input_tokens)
@@ -80,17 +82,24 @@ class RequestMix:
             reserve_full_context=workload.kv_reserve == "max_context",
         )
 
+    @cached_property
+    def _work_per_output(self) -> Fraction:
+        return self.prompt_work / self.output_mean
+
     def prompt_tokens(self, micro_batch: int) -> int:
         """Prompt tokens c of one micro-batch in balance."""
-        return ceil_fraction(micro_batch * self.prompt_work / self.output_mean)
+        ratio = self._work_per_output
+        return ceil_div(micro_batch * ratio.numerator, ratio.denominator)
 
     def chunks(self, chunk_tokens: int) -> int:
         """Prefill iterations K of a mean prompt."""
-        return ceil_fraction(self.prompt_work / chunk_tokens)
+        work = self.prompt_work
+        return ceil_div(work.numerator, work.denominator * chunk_tokens)
 
     def chunk_work(self, chunk_tokens: int) -> int:
         """Prompt tokens s of one prefill iteration of a mean prompt."""
-        return ceil_fraction(self.prompt_work / self.chunks(chunk_tokens))
+        work = self.prompt_work
+        return ceil_div(work.numerator, work.denominator * self.chunks(chunk_tokens))
 
     @property
     def carried_prompt(self) -> int:
@@ -103,9 +112,18 @@ class RequestMix:
 
     def kv_tokens(self, sequences: int, prompts_only: bool = False) -> int:
         """Token room R(M) of ``sequences`` resident sequences, or of their prompts."""
-        if prompts_only:
-            return self._room(sequences, self.prompt_mean, self.prompt_variance)
-        return self._room(sequences, self.context_mean, self.context_variance)
+        key = (sequences, prompts_only)
+        if key not in self._rooms:
+            mean, variance = self.context_mean, self.context_variance
+            if prompts_only:
+                mean, variance = self.prompt_mean, self.prompt_variance
+            self._rooms[key] = self._room(sequences, mean, variance)
+        return self._rooms[key]
+
+    @cached_property
+    def _rooms(self) -> dict[tuple[int, bool], int]:
+        """Rooms already computed: variants of an instance ask for the same ones."""
+        return {}
 
     def _room(self, resident: int, mean: Fraction, variance: Fraction) -> int:
         full = resident * self.max_context

@@ -45,6 +45,19 @@ def with_target(instance: Instance, target: SloTarget, limit_ms: float) -> Insta
     return instance.model_copy(update={"slo": slo})
 
 
+def with_looser_targets(instance: Instance, factor: float) -> Instance:
+    """Every target times a factor."""
+    slo = tuple(
+        t.model_copy(update={"limit_ms": t.limit_ms * factor}) for t in instance.slo
+    )
+    return instance.model_copy(update={"slo": slo})
+
+
+def only_target(instance: Instance, target: SloTarget) -> Instance:
+    """Nothing asked for but one target."""
+    return without_rate(instance).model_copy(update={"slo": (target,)})
+
+
 def without_rate(instance: Instance) -> Instance:
     """Most requests/s that the cluster sustains."""
     free = with_workload(instance, request_rate_per_s=None)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
+from math import ceil
 
 from shardwright.explain import changes
 from shardwright.explain.solving import Allowance, OutOfTime, least
@@ -13,8 +14,9 @@ from shardwright.schema.instance import Instance
 from shardwright.schema.workload import SloTarget
 from shardwright.solve import Solution
 
-_MOST_TIMES = 64
-_STEP = 0.01
+_MOST_TIMES, _FEW_TIMES = 64, 4
+STEP = 0.01
+"""Relative precision of figures that are found by halving."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,9 +106,12 @@ def more_gpus(instance: Instance, allowance: Allowance) -> Repair | None:
     """The fewest more nodes of the group that needs fewest."""
     best: Repair | None = None
     before = sum(g.count * g.gpus for g in instance.cluster.nodes)
+    short = _short_of_rate(instance, allowance)
     for i, group in enumerate(instance.cluster.nodes):
-        top = _MOST_TIMES * group.count
-        count = _fewest(group.count, top, partial(_enough, instance, allowance, i))
+        times = _MOST_TIMES if short else _FEW_TIMES
+        top, guess = times * group.count, ceil(short * group.count)
+        enough = partial(_enough, instance, allowance, i, guess)
+        count = fewest(group.count, top, guess, enough)
         if count is None:
             continue
         larger = changes.with_nodes(instance, i, count)
@@ -119,20 +124,44 @@ def more_gpus(instance: Instance, allowance: Allowance) -> Repair | None:
     return best
 
 
-def _enough(instance: Instance, allowance: Allowance, group: int, count: int) -> bool:
-    return allowance.feasible(changes.with_nodes(instance, group, count))
+def _enough(
+    instance: Instance, allowance: Allowance, group: int, guess: int, count: int
+) -> bool:
+    """Whether so many nodes suffice; a good guess is the answer: it is solved."""
+    larger = changes.with_nodes(instance, group, count)
+    if count == guess:
+        return allowance.solved(larger).plan is not None
+    return allowance.feasible(larger)
 
 
-def _fewest(low: int, top: int, holds: Callable[[int], bool]) -> int | None:
-    """Least count above ``low`` that holds: doubled, then halved."""
-    high = low + 1
+def _short_of_rate(instance: Instance, allowance: Allowance) -> float:
+    """The rate asked over the largest that the cluster sustains; 0 if it is not that.
+
+    Where nothing fits at any rate, more nodes help at most by longer pipelines.
+    """
+    asked = instance.workload.request_rate_per_s
+    if asked is None:
+        return 0.0
+    solution = allowance.solved(changes.without_rate(instance))
+    rate = 0.0 if solution.plan is None else sustained_per_s(solution)
+    return asked / rate if rate else 0.0
+
+
+def fewest(low: int, top: int, guess: int, holds: Callable[[int], bool]) -> int | None:
+    """Least count above ``low`` that holds: from a guess in growing steps, then halved.
+
+    ``low`` is known to fail; monotone.
+    """
+    high, step = min(max(low + 1, guess), top), 1
     while not holds(high):
-        low, high = high, 2 * high
-        if high > top:
+        if high >= top:
             return None
+        low, high, step = high, min(high + step, top), 2 * step
+    step = 1
     while high - low > 1:
-        middle = (low + high) // 2
+        middle = max(high - step, (low + high) // 2)
         low, high = (low, middle) if holds(middle) else (middle, high)
+        step *= 2
     return high
 
 
@@ -188,13 +217,13 @@ def attainable_ms(
         low = high
         while holds(low / 2):
             low /= 2
-        return least(low / 2, low, holds, _STEP)
+        return least(low / 2, low, holds, STEP)
     low = high
     while not holds(high * 2):
         low, high = high * 2, high * 2
         if high > target.limit_ms * 2**20:
             return None
-    return least(low, high * 2, holds, _STEP)
+    return least(low, high * 2, holds, STEP)
 
 
 def target_words(target: SloTarget) -> str:
@@ -235,7 +264,7 @@ def more_memory(instance: Instance, allowance: Allowance) -> Repair | None:
         lambda f: allowance.feasible(
             changes.with_limits(instance, memory_fraction=round(f, 4))
         ),
-        _STEP / 4,
+        STEP / 4,
     )
     variant = changes.with_limits(instance, memory_fraction=round(share, 4))
     solution = allowance.solved(variant)
@@ -280,32 +309,3 @@ def _smaller(
         return None
     change = f"{words} {low:,} instead of {asked:,}"
     return Repair(words, change, 1 - low / asked, True, variant, solution)
-
-
-def combined_repairs(instance: Instance, allowance: Allowance) -> list[Repair]:
-    """Pairs of changes: smaller formats, better GPUs or looser targets, and nodes."""
-    found: list[Repair] = []
-    try:
-        for words, variant in _first_halves(instance):
-            if not changes.consistent(variant):
-                continue
-            second = more_gpus(variant, allowance)
-            if second is not None:
-                change = f"{words} and {second.change}"
-                found.append(replace(second, kind="combined", change=change))
-    except OutOfTime:
-        pass
-    return sorted(found, key=lambda r: r.size)
-
-
-def _first_halves(instance: Instance) -> Iterator[tuple[str, Instance]]:
-    """Changes that are not enough by themselves."""
-    yield from changes.smaller_formats(instance)
-    for name in changes.other_gpus(instance)[-2:]:
-        yield name, changes.with_gpu(instance, name)
-    if instance.slo:
-        slo = tuple(
-            t.model_copy(update={"limit_ms": 2 * t.limit_ms}) for t in instance.slo
-        )
-        loose = instance.model_copy(update={"slo": slo})
-        yield "targets twice as loose", loose

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from textwrap import fill
 from typing import Any
 
 from shardwright.explain.alternatives import Alternative, alternatives, objective_values
 from shardwright.explain.attainable import Attainable, attainable
 from shardwright.explain.breakeven import BreakEven, break_evens
-from shardwright.explain.repairs import Repair, combined_repairs, single_repairs
+from shardwright.explain.combined import combined_repairs
+from shardwright.explain.repairs import Repair, single_repairs
 from shardwright.explain.solving import Allowance
 from shardwright.plan.answer import conflict_text
 from shardwright.plan.tables.summary import headline
@@ -86,7 +88,7 @@ def explain(
 
 
 _ENOUGH = 3
-"""Single repairs with which nobody asks for combined ones."""
+"""Repairs with which nobody asks for further pairs of changes."""
 
 
 def _of_infeasible(
@@ -94,8 +96,7 @@ def _of_infeasible(
 ) -> Explanation:
     best = attainable(instance, allowance)
     repairs, complete = single_repairs(instance, allowance)
-    few = len(repairs) < _ENOUGH
-    combined = combined_repairs(instance, allowance) if few else []
+    combined = combined_repairs(instance, allowance, most=_ENOUGH - len(repairs))
     return Explanation(
         instance,
         solution,
@@ -126,26 +127,36 @@ def _infeasible_blocks(found: Explanation) -> list[str]:
     if conflict is not None:
         blocks.append(conflict_text(conflict))
     if found.attainable:
-        rows = [[a.target, f"{a.asked:g} {a.unit}", a.words] for a in found.attainable]
-        table = grid(
-            ["asked for", "asked", "best possible, all else as asked"], rows, "lrl"
-        )
-        blocks.append(titled("Each by itself", table))
+        blocks.append(_attainable_table(found.attainable))
     if found.repairs:
         title = "What would make it work (each solved and checked)"
         blocks.append(_repairs_table(title, found.repairs))
     if found.combined:
-        title = "Two changes together (each pair solved and checked)"
+        title = "Changes together (solved and checked)"
         blocks.append(_repairs_table(title, found.combined))
     if not found.repairs and not found.combined:
         blocks.append("No repair was found in the time.")
     return blocks
 
 
+def _attainable_table(targets: tuple[Attainable, ...]) -> str:
+    headers = ["asked for", "asked", "best, all else as asked"]
+    rows = [[a.target, f"{a.asked:g} {a.unit}", a.words] for a in targets]
+    for header, figures in (
+        ("at the largest rate", [a.at_largest_rate for a in targets]),
+        ("with nothing else asked", [a.floor for a in targets]),
+    ):
+        if any(figure is not None for figure in figures):
+            headers.append(header)
+            for row, figure, a in zip(rows, figures, targets, strict=True):
+                row.append("-" if figure is None else f"{figure:,.4g} {a.unit}")
+    return titled("Each by itself", grid(headers, rows, "lrlrr"[: len(headers)]))
+
+
 def _repairs_table(title: str, repairs: tuple[Repair, ...]) -> str:
     rows = [
         [
-            short(r.change, 46),
+            fill(r.change, 46),
             short(r.degrees, 20),
             number(r.solution.result.metrics["total"]["gpus_used"]),
             number(r.solution.result.metrics["total"]["requests_per_s"], 2),

@@ -6,7 +6,8 @@ anatomy as one that was just found.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property
@@ -27,7 +28,7 @@ from shardwright.plan.experts import map_of, redundant_slots
 from shardwright.plan.parts import MemoryAnatomy
 from shardwright.problem import stage_roles
 from shardwright.problem.context import kv_shards
-from shardwright.schema.cluster import GpuSpec, NodeGroup
+from shardwright.schema.cluster import GpuSpec
 from shardwright.schema.instance import Instance
 from shardwright.schema.plan import GpuRank, OperatingPoint, Plan, Replica, Stage
 
@@ -97,11 +98,6 @@ class Anatomy:
         return MemoryAnatomy(self.instance)
 
     @cached_property
-    def _groups(self) -> dict[str, NodeGroup]:
-        groups = self.instance.cluster.nodes
-        return {name: group for group in groups for name in group.node_names()}
-
-    @cached_property
     def _latencies(self) -> Latencies:
         return latencies_of(self.instance, self.memory.mix)
 
@@ -109,14 +105,59 @@ class Anatomy:
     def _clocks(self) -> dict[tuple[str, StageShape], StageTimes]:
         return {}
 
+    @cached_property
+    def alike(self) -> tuple[int, ...]:
+        """For every replica the first one with the same figures.
+
+        Figures follow from all but the names of nodes and GPUs: which of them lie
+        together is kept.
+        """
+        first: dict[Hashable, int] = {}
+        replicas = self.plan.replicas()
+        return tuple(
+            first.setdefault(self._likeness(replica), index)
+            for index, replica in enumerate(replicas)
+        )
+
+    @cached_property
+    def kinds(self) -> tuple[tuple[Replica, int], ...]:
+        """Replicas with different figures, and how many there are of each."""
+        replicas = self.plan.replicas()
+        return tuple((replicas[i], n) for i, n in Counter(self.alike).items())
+
+    def _likeness(self, replica: Replica) -> Hashable:
+        nodes: dict[str, int] = {}
+        islands: dict[tuple[str, int], int] = {}
+        stages = []
+        for s in replica.stages:
+            places = tuple(
+                (
+                    nodes.setdefault(gpu.node, len(nodes)),
+                    islands.setdefault(self.island(gpu), len(islands)),
+                )
+                for gpu in s.gpus
+            )
+            own = (s.layers, s.shape, s.expert_slots, s.gpu_type, s.expert_unit)
+            times = (s.decode_time_ns, s.prefill_time_ns)
+            stages.append((places, own, s.memory_bytes, times))
+        point, claims = replica.operating_point, (replica.latency, replica.load)
+        return point, claims, tuple(stages)
+
     def gpu(self, stage: Stage) -> GpuSpec:
         """The GPU type of a stage."""
         return self.instance.cluster.gpu_types[stage.gpu_type]
 
     def usable_bytes(self, stage: Stage) -> int:
         """What the memory fraction leaves of one GPU."""
-        share = exact(self.instance.limits.memory_fraction)
-        return int(share * self.gpu(stage).memory_bytes // 1)
+        if stage.gpu_type not in self._usable:
+            share = exact(self.instance.limits.memory_fraction)
+            usable = int(share * self.gpu(stage).memory_bytes // 1)
+            self._usable[stage.gpu_type] = usable
+        return self._usable[stage.gpu_type]
+
+    @cached_property
+    def _usable(self) -> dict[str, int]:
+        return {}
 
     @cached_property
     def _collectives(self) -> dict[tuple[object, ...], list[Times]]:
@@ -164,11 +205,17 @@ class Anatomy:
 
     def island(self, gpu: GpuRank) -> tuple[str, int]:
         """Node and island of a GPU."""
-        group = self._groups[gpu.node]
-        if group.islands is not None:
-            homes = {g: i for i, island in enumerate(group.islands) for g in island}
-            return gpu.node, homes[gpu.gpu]
-        return gpu.node, gpu.gpu // self.instance.cluster.island_size(group)
+        return gpu.node, self._homes[gpu.node].get(gpu.gpu, -1)
+
+    @cached_property
+    def _homes(self) -> dict[str, dict[int, int]]:
+        """Island of every GPU of every node; nodes of a group share theirs."""
+        cluster, found = self.instance.cluster, {}
+        for group in cluster.nodes:
+            islands = enumerate(cluster.islands(group))
+            homes = {gpu: i for i, island in islands for gpu in island}
+            found.update(dict.fromkeys(group.node_names(), homes))
+        return found
 
     def loads(self, point: OperatingPoint) -> Loads:
         """What the balanced and the prefill iteration carry."""

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from textwrap import fill
 
 from shardwright.plan.compliance import Report
-from shardwright.plan.tables import DEFAULT, TABLES, names
+from shardwright.plan.tables import DEFAULT, SAVED, TABLES
+from shardwright.plan.tables import chosen as tables_of
 from shardwright.plan.tables.alternatives import alternatives_text
 from shardwright.plan.tables.compliance import requirements_text
 from shardwright.plan.tables.summary import objectives_grid, proof
-from shardwright.plan.tables.text import amount, grid, number, wrapped
+from shardwright.plan.tables.text import amount, cut, grid, wrapped
 from shardwright.plan.view import PlanView
 from shardwright.schema.result import Conflict, Result
 
@@ -50,9 +52,12 @@ def _violations_text(violations: Sequence[str]) -> str:
 
 
 def _tables(view: PlanView, chosen: Sequence[str] | None) -> list[str]:
-    present = names(view)
-    wanted = [n for n in chosen or DEFAULT if n in present]
-    return [view.table(name) for name in wanted]
+    return [view.table(name) for name in tables_of(view, chosen or DEFAULT)]
+
+
+def saved_tables() -> tuple[str, ...]:
+    """Tables of a saved answer unless some are named."""
+    return SAVED
 
 
 def table_names() -> tuple[str, ...]:
@@ -62,7 +67,10 @@ def table_names() -> tuple[str, ...]:
 
 def conflict_text(conflict: Conflict) -> str:
     """The rules that cannot hold together, and what could be had instead."""
-    rows = [[rule.rule, rule.asked, rule.best] for rule in conflict.rules]
+    rows = [
+        [rule.rule, fill(rule.asked, 38), fill(rule.best, 38)]
+        for rule in conflict.rules
+    ]
     blocks = [wrapped("", conflict.message)]
     if rows:
         kind = "minimal" if conflict.verified_minimal else "not proven minimal"
@@ -72,7 +80,7 @@ def conflict_text(conflict: Conflict) -> str:
         )
     rate = conflict.largest_request_rate_per_s
     if rate is not None:
-        blocks.append(f"Largest request rate that can be held: {number(rate, 3)}/s")
+        blocks.append(f"Largest request rate that can be held: {cut(rate, 3)}/s")
     return "\n\n".join(blocks)
 
 

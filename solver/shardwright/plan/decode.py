@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from shardwright.cost.lengths import ceil_div
 from shardwright.cost.shape import StageShape
@@ -32,7 +33,6 @@ from shardwright.schema.plan import (
     Pool,
     Replica,
     ReplicaLatency,
-    ReplicaLoad,
     Shape,
     Stage,
 )
@@ -67,9 +67,18 @@ def _pools(
     """Replicas by role: those that do everything, then prefill, then decode."""
     found: dict[PoolRole, list[Replica]] = {"mixed": [], "prefill": [], "decode": []}
     loads = replica_loads(anatomy.instance, problem, [one.design for one in named])
+    known: dict[Design, _Claims] = {}
     for one, load in zip(named, loads, strict=True):
-        role = problem.points[one.design.point].role
-        found[role].append(_replica(problem, anatomy, one, load))
+        if one.design not in known:
+            known[one.design] = _Claims.of(problem, anatomy, one.design)
+        claims = known[one.design]
+        replica = Replica(
+            operating_point=claims.point,
+            stages=_stages(problem, anatomy.instance, one, claims),
+            latency=claims.latency,
+            load=load,
+        )
+        found[problem.points[one.design.point].role].append(replica)
     return tuple(
         Pool(role=role, replicas=tuple(some)) for role, some in found.items() if some
     )
@@ -99,20 +108,26 @@ def _expert_maps(
     return tuple(found.values()) or None
 
 
-def _replica(
-    problem: Problem,
-    anatomy: MemoryAnatomy,
-    named: NamedReplica,
-    load: ReplicaLoad | None,
-) -> Replica:
-    design = named.design
-    figures = problem.rated(design)
-    return Replica(
-        operating_point=_operating_point(problem.points[design.point]),
-        stages=_stages(problem, anatomy, named, figures),
-        latency=_latency(figures),
-        load=load,
-    )
+@dataclass(frozen=True)
+class _Claims:
+    """What a design says of all its replicas, whatever their GPUs."""
+
+    figures: Figures
+    point: OperatingPoint
+    latency: ReplicaLatency
+    memory: list[MemoryParts]
+    apart: list[ExpertUnit | None]
+
+    @classmethod
+    def of(cls, problem: Problem, anatomy: MemoryAnatomy, design: Design) -> _Claims:
+        figures = problem.rated(design)
+        return cls(
+            figures,
+            _operating_point(problem.points[design.point]),
+            _latency(figures),
+            _memory(problem, anatomy, design, figures),
+            _expert_units(problem, anatomy, design, figures),
+        )
 
 
 def _operating_point(point: Point) -> OperatingPoint:
@@ -153,11 +168,8 @@ def _expert_slots(instance: Instance, shape: StageShape) -> int:
 
 
 def _stages(
-    problem: Problem, anatomy: MemoryAnatomy, named: NamedReplica, figures: Figures
+    problem: Problem, instance: Instance, named: NamedReplica, claims: _Claims
 ) -> tuple[Stage, ...]:
-    instance = anatomy.instance
-    memory = _memory(problem, anatomy, named.design, figures)
-    apart = _expert_units(problem, anatomy, named.design, figures)
     stages, rank = [], 0
     for i, choice in enumerate(named.design.stages):
         unit, place = problem.units[choice.unit], named.stages[i]
@@ -174,10 +186,10 @@ def _stages(
                 expert_slots=_expert_slots(instance, unit.shape),
                 gpu_type=problem.classes[unit.gpu_class].name,
                 gpus=tuple(GpuRank(node=n, gpu=g, rank=r) for r, (n, g) in ranks),
-                memory_bytes=memory[i],
-                decode_time_ns=figures.decode_ns[i],
-                prefill_time_ns=figures.prefill_ns[i],
-                expert_unit=apart[i],
+                memory_bytes=claims.memory[i],
+                decode_time_ns=claims.figures.decode_ns[i],
+                prefill_time_ns=claims.figures.prefill_ns[i],
+                expert_unit=claims.apart[i],
             )
         )
         rank += unit.gpus

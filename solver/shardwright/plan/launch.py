@@ -281,8 +281,11 @@ def launchability(anatomy: Anatomy) -> list[EngineVerdict]:
 
 
 def _obstacles(anatomy: Anatomy, rules: tuple[Rule, ...]) -> Iterator[Obstacle]:
-    for index, replica in enumerate(anatomy.plan.replicas()):
-        for rule in rules:
-            why = rule(anatomy, replica)
+    replicas, broken = anatomy.plan.replicas(), dict[int, list[Rule]]()
+    for index, first in enumerate(anatomy.alike):
+        if index == first:
+            broken[index] = [r for r in rules if r(anatomy, replicas[index])]
+        for rule in broken[first]:
+            why = rule(anatomy, replicas[index])  # it may name the nodes
             if why is not None:
                 yield Obstacle(rule.__name__, index, why)

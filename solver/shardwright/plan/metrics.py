@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any
 
@@ -19,24 +20,24 @@ from shardwright.plan.balance import (
 from shardwright.plan.communication import pass_totals
 from shardwright.plan.experts import balance
 from shardwright.plan.kv import kv_room
-from shardwright.plan.launch import launchability
-from shardwright.schema.instance import Instance
-from shardwright.schema.plan import Plan, Replica, Stage
+from shardwright.plan.launch import EngineVerdict
+from shardwright.schema.plan import Replica, Stage
 
 Document = dict[str, Any]
 
 
-def metrics(instance: Instance, plan: Plan) -> Document:
+def metrics(anatomy: Anatomy, engines: Sequence[EngineVerdict]) -> Document:
     """Figures of the plan in all and per replica; units are in the names.
 
     Latencies of the plan are those of its slowest replica. A price that the
     instance does not know is null.
     """
-    anatomy = Anatomy(instance, plan)
+    replicas = anatomy.plan.replicas()
+    known = {i: _replica(anatomy, replicas[i]) for i in set(anatomy.alike)}
     return {
         "total": _total(anatomy),
-        "replicas": [_replica(anatomy, r) for r in plan.replicas()],
-        "engines": [e.document() for e in launchability(anatomy)],
+        "replicas": [dict(known[i]) for i in anatomy.alike],
+        "engines": [engine.document() for engine in engines],
     }
 
 
@@ -56,7 +57,7 @@ def _total(anatomy: Anatomy) -> Document:
         **_cost(anatomy, stages, mtok),
         **_memory(anatomy, stages),
         "compute_imbalance": float(compute_imbalance(stages)),
-        "bubble": _mean_bubble(replicas),
+        "bubble": _mean_bubble(anatomy),
         "kv_tokens_reserved": _kv_reserved(anatomy),
     }
 
@@ -144,12 +145,15 @@ def hourly_price(
     anatomy: Anatomy, stages: tuple[Stage, ...] | list[Stage]
 ) -> Fraction | None:
     """USD per hour of some stages; None when a price is not known."""
-    total = Fraction(0)
+    gpus: Counter[str] = Counter()
     for stage in stages:
-        price = anatomy.gpu(stage).price_usd_per_hour
+        gpus[stage.gpu_type] += len(stage.gpus)
+    total = Fraction(0)
+    for name, count in gpus.items():
+        price = anatomy.instance.cluster.gpu_types[name].price_usd_per_hour
         if price is None:
             return None
-        total += len(stage.gpus) * exact(price)
+        total += count * exact(price)
     return total
 
 
@@ -181,13 +185,14 @@ def _memory(anatomy: Anatomy, stages: tuple[Stage, ...] | list[Stage]) -> Docume
 
 
 def _kv_reserved(anatomy: Anatomy) -> int:
-    return sum(kv_room(anatomy, r).tokens_reserved for r in anatomy.plan.replicas())
+    return sum(n * kv_room(anatomy, r).tokens_reserved for r, n in anatomy.kinds)
 
 
-def _mean_bubble(replicas: tuple[Replica, ...]) -> float:
+def _mean_bubble(anatomy: Anatomy) -> float:
     """Mean over the GPUs in use."""
-    sizes = [gpu_count(r.stages) for r in replicas]
-    total = sum(bubble(r) * n for r, n in zip(replicas, sizes, strict=True))
+    sizes = [n * gpu_count(r.stages) for r, n in anatomy.kinds]
+    shares = [bubble(r) for r, _ in anatomy.kinds]
+    total = sum(x * n for x, n in zip(shares, sizes, strict=True))
     return float(total / sum(sizes))
 
 

@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from shardwright.problem import Design, Fleet, PlacedReplica, Problem, crossings_of
+from shardwright.problem import (
+    Design,
+    Figures,
+    Fleet,
+    PlacedReplica,
+    Problem,
+    crossings_of,
+)
 from shardwright.schema.errors import SolverFailure
 
 
@@ -38,7 +45,9 @@ def settle(problem: Problem, fleet: Fleet) -> Fleet:
     Neighbouring segments that landed on one island become one segment.
     """
     replicas = [_settled(placed) for placed in fleet.replicas]
-    return Fleet(tuple(sorted(replicas, key=lambda r: _order(problem, r))))
+    rated = {design: problem.rated(design) for design in {r.design for r in replicas}}
+    order = sorted(replicas, key=lambda r: _order(r, rated[r.design]))
+    return Fleet(tuple(order))
 
 
 def _settled(placed: PlacedReplica) -> PlacedReplica:
@@ -49,9 +58,8 @@ def _settled(placed: PlacedReplica) -> PlacedReplica:
     return PlacedReplica(design, tuple(islands[i] for i in firsts))
 
 
-def _order(problem: Problem, placed: PlacedReplica) -> tuple[object, ...]:
+def _order(placed: PlacedReplica, figures: Figures) -> tuple[object, ...]:
     design = placed.design
-    figures = problem.rated(design)
     stages = tuple((s.unit, s.start, s.end) for s in design.stages)
     first = (-figures.rate_mtok_per_s, figures.tpot_ns)
     return (*first, stages, design.point, placed.islands)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +34,12 @@ class PlanView:
     report: Report | None = None
     idle_reasons: Mapping[GpuName, str] = field(default_factory=dict)
 
+    def with_result(self, result: Result) -> PlanView:
+        """The same view of another result; what follows from the plan is kept."""
+        view = replace(self, result=result)
+        vars(view).update({n: v for n, v in vars(self).items() if n not in vars(view)})
+        return view
+
     @cached_property
     def anatomy(self) -> Anatomy:
         """The plan taken apart."""
@@ -42,7 +48,7 @@ class PlanView:
     @cached_property
     def metrics(self) -> dict[str, Any]:
         """Every figure of the plan, JSON-ready."""
-        return metrics(self.instance, self.document)
+        return metrics(self.anatomy, self.engines)
 
     @cached_property
     def groups(self) -> list[ReplicaGroup]:

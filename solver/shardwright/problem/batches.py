@@ -8,20 +8,22 @@ only choose the grid: every design is evaluated exactly.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from math import floor
 
 import numpy as np
+from numpy.typing import NDArray
 
 from shardwright.cost.lengths import ceil_div, exact
-from shardwright.cost.memory import LAST, ONLY, ROLES
+from shardwright.cost.memory import FIRST, LAST, MIDDLE, ONLY, ROLES
 from shardwright.cost.times import Load, hop_ns
 from shardwright.problem.context import copies_stand_alone
 from shardwright.problem.costing import StageCosts
 from shardwright.problem.types import GpuClass, IntArray, Unit, stage_roles
+
+BoolArray = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -41,82 +43,90 @@ class LargestBatches:
         instance = self.costs.instance
         found: dict[int, set[int]] = {q: set() for q in micro_batches}
         if instance.grid.sequences is None and instance.fix.sequences is None:
-            for unit, stages in self._shapes():
-                for q in [stages] if equal_stages else micro_batches:
-                    if q in found:
-                        found[q] |= self._of(unit, stages, q)
+            for unit in self.units:
+                for stages, q, largest in self._cases(unit, found, equal_stages):
+                    found[q] |= self._of(unit, stages, q, largest)
         return {
             q: tuple(sorted(m for m in some if m >= q)) for q, some in found.items()
         }
 
-    def _shapes(self) -> Iterator[tuple[Unit, int]]:
+    def _cases(
+        self, unit: Unit, micro_batches: Iterable[int], equal_stages: bool
+    ) -> Iterator[tuple[int, int, list[int]]]:
+        """(p, q, largest M by memory at the smallest and the largest chunk)."""
         fixed = self.costs.instance.fix.pp
-        alone = copies_stand_alone(self.costs.instance)
-        for unit in self.units:
-            free = self.classes[unit.gpu_class].free_gpus
-            most = min(self.max_stages, free // unit.gpus)
-            most = min(most, 1) if alone and unit.shape.moe_dp > 1 else most
-            for stages in range(1, most + 1):
-                if fixed is None or stages == fixed:
-                    yield unit, stages
-
-    def _of(self, unit: Unit, stages: int, q: int) -> set[int]:
-        found: set[int] = set()
+        free = self.classes[unit.gpu_class].free_gpus
+        most = min(self.max_stages, free // unit.gpus)
+        if unit.shape.moe_dp > 1 and copies_stand_alone(self.costs.instance):
+            most = min(most, 1)
+        counts = range(1, most + 1)
+        cases = [
+            (stages, q)
+            for stages in counts
+            for q in micro_batches
+            if fixed in (None, stages) and (q == stages or not equal_stages)
+        ]
+        if not cases:
+            return
+        stages, q = np.array(cases, dtype=np.int64).T
         tops = [
             self._by_memory(unit, stages, q, chunk)
             for chunk in sorted({self.chunks[0], self.chunks[-1]})
         ]
-        for top in tops:
-            found |= {top, top - top % q}
-        if max(tops):
-            found |= self._by_tpot(unit, stages, q, max(tops))
+        for case, largest in zip(cases, zip(*tops, strict=True), strict=True):
+            yield *case, [int(m) for m in largest]
+
+    def _of(self, unit: Unit, stages: int, q: int, largest: list[int]) -> set[int]:
+        found = {m for top in largest for m in (top, top - top % q)}
+        if max(largest):
+            found |= self._by_tpot(unit, stages, q, max(largest))
         return found
 
-    def _by_memory(self, unit: Unit, stages: int, q: int, chunk: int) -> int:
-        """Largest M whose memory fits on ``stages`` units, 0 when none does."""
-        low, high = 0, self.costs.instance.workload.max_batch
-        while low < high:
+    def _by_memory(
+        self, unit: Unit, stages: IntArray, q: IntArray, chunk: int
+    ) -> IntArray:
+        """Largest M whose memory fits on ``stages`` units, 0 when none does.
+
+        Bisection, of all pairs of ``stages`` and ``q`` together.
+        """
+        low = np.zeros_like(stages)
+        high = np.full_like(stages, self.costs.instance.workload.max_batch)
+        while (low < high).any():
             middle = (low + high + 1) // 2
-            if self._fits(unit, stages, q, middle, chunk):
-                low = middle
-            else:
-                high = middle - 1
+            fits = self._fits(unit, stages, q, middle, chunk)
+            open_ = low < high
+            low = np.where(open_ & fits, middle, low)
+            high = np.where(open_ & ~fits, middle - 1, high)
         return low
 
-    def _fits(self, unit: Unit, stages: int, q: int, batch: int, chunk: int) -> bool:
+    def _fits(
+        self, unit: Unit, stages: IntArray, q: IntArray, batch: IntArray, chunk: int
+    ) -> BoolArray:
         """Greedy filling, exact for a chain: every stage takes all it can."""
-        capacity = self.classes[unit.gpu_class].capacity_bytes
-        kinds, costs = self._kinds, self.costs
+        capacity, costs = self.classes[unit.gpu_class].capacity_bytes, self.costs
         per_kind = costs.kind_bytes(unit, batch)
-        micro_batch, position = ceil_div(batch, q), 0
-        if len(per_kind) == 1 and not unit.shape.disaggregated:
-            return self._uniform_fits(unit, stages, micro_batch, chunk, per_kind[0])
-        experts = costs.expert_kind_bytes(unit)
-        apart = capacity - costs.expert_role_bytes(unit, micro_batch, chunk)
-        for role in stage_roles(stages):
-            left = capacity - costs.role_bytes(unit, role, micro_batch, chunk)
-            room = apart
-            if min(left, room) < 0:
-                return False
-            while position < len(kinds):
-                kind = kinds[position]
-                if per_kind[kind] > left or experts[kind] > room:
-                    break
-                left, room = left - per_kind[kind], room - experts[kind]
-                position += 1
-        return position == len(kinds)
-
-    def _uniform_fits(
-        self, unit: Unit, stages: int, micro_batch: int, chunk: int, layer_bytes: int
-    ) -> bool:
-        """``_fits`` where all layers are alike: they are only counted."""
-        capacity, most = self.classes[unit.gpu_class].capacity_bytes, 0
-        for role, count in Counter(stage_roles(stages)).items():
-            left = capacity - self.costs.role_bytes(unit, role, micro_batch, chunk)
-            if left < 0:
-                return False
-            most += count * (left // max(1, layer_bytes))
-        return most >= len(self._kinds)
+        m = -(-batch // q)
+        left = capacity - costs.role_bytes(unit, m, np.full_like(m, chunk))
+        room = capacity - costs.expert_role_bytes(unit, m + chunk)
+        if per_kind.shape[1] == 1 and not unit.shape.disaggregated:
+            return _uniform_fits(left, stages, per_kind[:, 0], len(self._kinds))
+        kinds, length = list(self._kinds), len(self._kinds)
+        each = np.stack([per_kind, np.zeros_like(per_kind)])
+        each[1] += costs.expert_kind_bytes(unit)
+        filled = np.zeros((2, batch.size, length + 1), dtype=np.int64)
+        np.cumsum(each[:, :, kinds], axis=2, out=filled[:, :, 1:])
+        rows, position = np.arange(batch.size), np.zeros_like(batch)
+        fits = np.ones(batch.shape, dtype=np.bool_)
+        for i in range(int(stages.max())):
+            role = _role_at(i, stages)
+            spare = np.stack([left[rows, role], room])
+            reach = filled[:, rows, position] + np.maximum(spare, 0)
+            ends = (filled <= reach[:, :, None]).sum(axis=2).min(axis=0) - 1
+            used = i < stages
+            fits &= ~used | (spare.min(axis=0) >= 0)
+            position = np.where(used, ends, position)
+        found: BoolArray = fits & (position == length)
+        return found
 
     @cached_property
     def _kinds(self) -> tuple[int, ...]:
@@ -179,6 +189,29 @@ class LargestBatches:
         hop = hop_ns(instance.model, instance.precision, gpu, gpu, True)(m + prompts)
         self._known[unit] = _Curves(np.asarray(layers), role, hop)
         return self._known[unit]
+
+
+def _role_at(place: int, stages: IntArray) -> IntArray:
+    """Role of stage ``place`` in pipelines of ``stages``."""
+    inner = np.where(place == stages - 1, LAST, FIRST if place == 0 else MIDDLE)
+    return np.where(stages == 1, ONLY, inner)
+
+
+def _uniform_fits(
+    left: IntArray, stages: IntArray, layer_bytes: IntArray, length: int
+) -> BoolArray:
+    """The filling where all layers are alike: they are only counted.
+
+    ``left``: bytes for layers by role, (N, roles).
+    """
+    most = left // np.maximum(1, layer_bytes)[:, None]
+    several = most[:, FIRST] + most[:, LAST] + (stages - 2) * most[:, MIDDLE]
+    layers = np.where(stages == 1, most[:, ONLY], several)
+    ends = np.minimum(left[:, FIRST], left[:, LAST])
+    inner = np.where(stages > 2, np.minimum(ends, left[:, MIDDLE]), ends)
+    least = np.where(stages == 1, left[:, ONLY], inner)
+    found: BoolArray = (least >= 0) & (layers >= length)
+    return found
 
 
 @dataclass(frozen=True)

@@ -195,7 +195,7 @@ class Compiler:
             self._fill_times(u, unit, columns, layer, role)
             key = replace(unit, shape=unit.shape.for_attention_memory)
             if (same := like.setdefault(key, u)) == u:
-                self._fill_memory(u, unit, points, layer["memory"], role["memory"])
+                self._fill_memory(u, unit, columns, layer["memory"], role["memory"])
             for table in (layer["memory"], role["memory"]):
                 table[:, u] = table[:, same]
         hops = self._hops(columns)
@@ -210,22 +210,21 @@ class Compiler:
             role["memory"],
             *hops,
             return_ns=self._return_ns(),
-            **self._expert_memory(points),
+            **self._expert_memory(columns),
         )
 
-    def _expert_memory(self, points: tuple[Point, ...]) -> dict[str, IntArray]:
+    def _expert_memory(self, at: _Columns) -> dict[str, IntArray]:
         """Memory of expert GPUs; nothing where no unit has any."""
         if not any(unit.shape.disaggregated for unit in self.units):
             return {}
         kinds = len(self.instance.model.layer_kinds)
-        layer = np.zeros((len(points), len(self.units), kinds), np.int64)
-        role = np.zeros((len(points), len(self.units), len(ROLES)), np.int64)
-        loads = [(p.micro_batch, p.chunk_tokens) for p in points]
+        layer = np.zeros((at.batches.size, len(self.units), kinds), np.int64)
+        role = np.zeros((at.batches.size, len(self.units), len(ROLES)), np.int64)
+        tokens = at.micro_batches + at.chunks
         for u, unit in enumerate(self.units):
             if unit.shape.disaggregated:
                 layer[:, u] = self.costs.expert_kind_bytes(unit)
-                found = {x: self.costs.expert_role_bytes(unit, *x) for x in set(loads)}
-                role[:, u] = np.array([found[x] for x in loads])[:, None]
+                role[:, u] = self.costs.expert_role_bytes(unit, tokens)[:, None]
         return {"expert_memory_layer": layer, "expert_memory_role": role}
 
     def _fill_times(
@@ -252,29 +251,14 @@ class Compiler:
             )
 
     def _fill_memory(
-        self,
-        u: int,
-        unit: Unit,
-        points: tuple[Point, ...],
-        layer: IntArray,
-        role: IntArray,
+        self, u: int, unit: Unit, at: _Columns, layer: IntArray, role: IntArray
     ) -> None:
-        by_batch = {
-            (m, prompts_only): self.costs.kind_bytes(unit, m, prompts_only)
-            for m, prompts_only in {(p.sequences, _prompts_only(p)) for p in points}
-        }
-        by_load: dict[tuple[int, int], list[int]] = {}
-        for o, point in enumerate(points):
-            layer[o, u] = by_batch[point.sequences, _prompts_only(point)]
-            key = (point.micro_batch, point.chunk_tokens)
-            if key not in by_load:
-                by_load[key] = [
-                    self.costs.role_bytes(
-                        unit, r, point.micro_batch, point.chunk_tokens
-                    )
-                    for r in range(len(ROLES))
-                ]
-            role[o, u] = by_load[key]
+        for prompts_only in (False, True):
+            mine = np.flatnonzero(at.prompts_only == prompts_only)
+            if mine.size:
+                batches = at.batches[mine]
+                layer[mine, u] = self.costs.kind_bytes(unit, batches, prompts_only)
+        role[:, u] = self.costs.role_bytes(unit, at.micro_batches, at.chunks)
 
     def _hops(self, at: _Columns) -> tuple[IntArray, IntArray, IntArray, IntArray]:
         n, k = at.sequences.size, len(self.classes)
@@ -356,7 +340,8 @@ class _Columns:
     """The points as arrays of numbers.
 
     ``carried`` is the piece of a prompt that lies on one attention rank; those of a
-    prefill replica spread over all ranks.
+    prefill replica spread over all ranks. ``batches``: M; ``micro_batches``: m, of
+    which ``sequences`` are floats; ``chunks``: prefill_chunk_tokens.
     """
 
     sequences: np.ndarray[tuple[int], np.dtype[np.float64]]
@@ -364,6 +349,10 @@ class _Columns:
     balanced: np.ndarray[tuple[int], np.dtype[np.float64]]
     chunk: np.ndarray[tuple[int], np.dtype[np.float64]]
     carried: np.ndarray[tuple[int], np.dtype[np.float64]]
+    batches: np.ndarray[tuple[int], np.dtype[np.int64]]
+    micro_batches: np.ndarray[tuple[int], np.dtype[np.int64]]
+    chunks: np.ndarray[tuple[int], np.dtype[np.int64]]
+    prompts_only: np.ndarray[tuple[int], np.dtype[np.bool_]]
 
     @classmethod
     def of(cls, points: tuple[Point, ...], carried_prompt: int) -> _Columns:
@@ -376,6 +365,10 @@ class _Columns:
                 [1 if p.role == "prefill" else carried_prompt for p in points],
                 dtype=np.float64,
             ),
+            np.array([p.sequences for p in points], dtype=np.int64),
+            np.array([p.micro_batch for p in points], dtype=np.int64),
+            np.array([p.chunk_tokens for p in points], dtype=np.int64),
+            np.array([p.role == "prefill" for p in points], dtype=np.bool_),
         )
 
 
@@ -385,10 +378,6 @@ def unit_name(unit: Unit, class_names: Sequence[str]) -> str:
     degrees = f"tp {shape.tp}, attn_dp {shape.attn_dp}, moe_tp {shape.moe_tp}"
     degrees += f", cp {shape.cp}" if shape.cp > 1 else ""
     return f"{class_names[unit.gpu_class]} {degrees}, ep {shape.ep}, {unit.gpus} GPUs"
-
-
-def _prompts_only(point: Point) -> bool:
-    return point.role == "prefill"
 
 
 def compile_problem(instance: Instance) -> Problem:

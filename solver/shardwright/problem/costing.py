@@ -7,24 +7,26 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+import numpy as np
+
 from shardwright.cost.disaggregated import (
     attention_part,
     expert_gpu_bytes,
     expert_part,
 )
 from shardwright.cost.latencies import Latencies, StageTimes, latencies_of
-from shardwright.cost.lengths import RequestMix, ceil_div, ceil_fraction
+from shardwright.cost.lengths import RequestMix, ceil_fraction
 from shardwright.cost.memory import (
+    ROLES,
     activation_bytes,
     communication_bytes,
     framework_bytes,
     stage_weight_bytes,
-    tokens_of_rank,
 )
 from shardwright.cost.rank import RankLayer
 from shardwright.cost.shape import StageShape
 from shardwright.problem.expert_maps import ExpertMaps
-from shardwright.problem.types import Unit
+from shardwright.problem.types import IntArray, Unit
 from shardwright.schema.cluster import GpuSpec
 from shardwright.schema.instance import Instance
 
@@ -75,11 +77,6 @@ class StageCosts:
         """What the times of some units rest on."""
         return self.latencies.versions((self.gpu(u), u.shape) for u in units)
 
-    @cached_property
-    def _bytes(self) -> dict[tuple[Any, ...], Any]:
-        """Bytes already counted: the grid and the tables ask for the same ones."""
-        return {}
-
     def _attention_ranks(self, shape: StageShape) -> tuple[RankLayer, ...]:
         """One attention GPU's share; of every GPU, unless disaggregated."""
         if not shape.disaggregated:
@@ -92,41 +89,74 @@ class StageCosts:
     def _attention(self) -> dict[StageShape, tuple[RankLayer, ...]]:
         return {}
 
+    @cached_property
+    def _known(self) -> dict[tuple[Any, ...], Any]:
+        """What was computed before: the grid and the tables ask for the same."""
+        return {}
+
+    def _room(self, mine: int, prompts_only: bool) -> int:
+        key = ("room", mine, prompts_only)
+        if key not in self._known:
+            self._known[key] = self.mix.kv_tokens(mine, prompts_only)
+        return int(self._known[key])
+
     def kind_bytes(
-        self, unit: Unit, batch: int, prompts_only: bool = False
-    ) -> list[int]:
-        """Weights and KV cache of one layer of every kind with M = ``batch``."""
-        key = ("kinds", unit, batch, prompts_only)
-        if key not in self._bytes:
-            self._bytes[key] = self._kind_bytes(unit, batch, prompts_only)
-        return list(self._bytes[key])
+        self, unit: Unit, batches: IntArray, prompts_only: bool = False
+    ) -> IntArray:
+        """Weights and KV cache of one layer of every kind with M of ``batches``.
 
-    def _kind_bytes(self, unit: Unit, batch: int, prompts_only: bool) -> list[int]:
-        precision, mine = self.instance.precision, ceil_div(batch, unit.shape.attn_dp)
-        room = self.mix.kv_tokens(mine, prompts_only)
-        return [
-            rank.weight_bytes(precision) + rank.kv_bytes(precision, room, mine)
-            for rank in self._attention_ranks(unit.shape)
-        ]
+        Shape (batches, kinds).
+        """
+        precision = self.instance.precision
+        mine, where = np.unique(-(-batches // unit.shape.attn_dp), return_inverse=True)
+        room = np.array([self._room(m, prompts_only) for m in mine.tolist()], np.int64)
+        found = []
+        for rank in self._attention_ranks(unit.shape):
+            kept, attention = room, rank.attention
+            if attention is not None and attention.window_tokens is not None:
+                kept = np.minimum(room, mine * attention.window_tokens)
+            kept = -(-kept // rank.kv_shards)
+            each = rank.kv_bytes_per_token(precision)
+            found.append(rank.weight_bytes(precision) + kept * each)
+        return np.stack(found, axis=1)[where]
 
-    def role_bytes(self, unit: Unit, role: int, micro_batch: int, chunk: int) -> int:
-        """Bytes of a stage outside its layers."""
-        key = ("role", unit, role, micro_batch, chunk)
-        if key not in self._bytes:
-            self._bytes[key] = self._role_bytes(unit, role, micro_batch, chunk)
-        return int(self._bytes[key])
+    def _line(self, unit: Unit, role: int) -> tuple[int, int, int, int]:
+        """Bytes outside a stage's layers: fixed, per token of a rank, per row of
+        logits, per token of a chunk.
 
-    def _role_bytes(self, unit: Unit, role: int, micro_batch: int, chunk: int) -> int:
+        They are affine in all of them, so four values say all.
+        """
+        key = ("line", unit, role)
+        if key not in self._known:
+            at = ((0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1))
+            fixed, *each = (self._role_bytes(unit, role, *one) for one in at)
+            self._known[key] = fixed, *(more - fixed for more in each)
+        line: tuple[int, int, int, int] = self._known[key]
+        return line
+
+    def role_bytes(
+        self, unit: Unit, micro_batches: IntArray, chunks: IntArray
+    ) -> IntArray:
+        """Bytes of a stage outside its layers; shape (micro_batches, roles)."""
+        mine = -(-micro_batches // unit.shape.attn_dp)
+        sizes, where = np.unique(chunks, return_inverse=True)
+        work = self.mix.prompt_work
+        ends = np.array([ceil_fraction(c / work) for c in sizes.tolist()], np.int64)
+        tokens, rows = mine - (-chunks // unit.shape.cp), mine + ends[where]
+        lines = [self._line(unit, role) for role in range(len(ROLES))]
+        found = [f + t * tokens + r * rows + c * chunks for f, t, r, c in lines]
+        return np.stack(found, axis=1)
+
+    def _role_bytes(
+        self, unit: Unit, role: int, tokens: int, logit_rows: int, chunk: int
+    ) -> int:
         model, precision = self.instance.model, self.instance.precision
-        mine = ceil_div(micro_batch, unit.shape.attn_dp)
-        tokens = tokens_of_rank(unit.shape, mine, chunk)
-        logit_rows = mine + ceil_fraction(chunk / self.mix.prompt_work)
         gpu, ranks = self.gpu(unit), self._attention_ranks(unit.shape)
         return (
             stage_weight_bytes(model, precision, unit.shape.tp, role)
             + activation_bytes(model, precision, ranks, tokens, logit_rows, role)
             + communication_bytes(
-                model, precision, gpu, unit.shape, ranks, (mine, chunk), role
+                model, precision, gpu, unit.shape, ranks, (tokens, chunk), role
             )
             + framework_bytes(gpu, self.instance.limits)
         )
@@ -139,11 +169,17 @@ class StageCosts:
         ranks = map(expert_part, self.ranks(unit.shape))
         return [rank.weight_bytes(precision) for rank in ranks]
 
-    def expert_role_bytes(self, unit: Unit, micro_batch: int, chunk: int) -> int:
-        """Bytes of an expert GPU outside its slots; 0 where there is none."""
+    def expert_role_bytes(self, unit: Unit, tokens: IntArray) -> IntArray:
+        """Bytes of an expert GPU outside its slots, by the tokens of an iteration.
+
+        0 where there is no such GPU.
+        """
         if not unit.shape.disaggregated:
-            return 0
-        i, tokens = self.instance, micro_batch + chunk
-        gpu, shape = self.gpu(unit), unit.shape
-        parts = expert_gpu_bytes(i.model, i.precision, gpu, i.limits, shape, tokens)
-        return parts.activations + parts.communication + parts.framework
+            return np.zeros_like(tokens)
+        i, gpu = self.instance, self.gpu(unit)
+        sizes, where = np.unique(tokens, return_inverse=True)
+        found = []
+        for n in sizes.tolist():
+            parts = expert_gpu_bytes(i.model, i.precision, gpu, i.limits, unit.shape, n)
+            found.append(parts.activations + parts.communication + parts.framework)
+        return np.array(found, np.int64)[where]

@@ -77,6 +77,14 @@ class Problem:
         return dict(sorted(types.items()))
 
     @cached_property
+    def island_sizes(self) -> tuple[tuple[int, ...], ...]:
+        """Free GPUs of the islands of every class, most first."""
+        found: list[list[int]] = [[] for _ in self.classes]
+        for island in self.islands:
+            found[island.gpu_class].append(island.free)
+        return tuple(tuple(sorted(free, reverse=True)) for free in found)
+
+    @cached_property
     def memory_rows(self) -> tuple[MemoryRow, ...]:
         """Memory of attention GPUs (or of all), and of expert GPUs where there are."""
         t = self.tables

@@ -8,9 +8,11 @@ law of section 5.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from fractions import Fraction
-from math import floor, log
+from functools import cached_property
+from math import floor, inf, log
 
 import numpy as np
 
@@ -23,6 +25,7 @@ from shardwright.cost.tails import (
     cheap_bounds,
     evaluate,
 )
+from shardwright.problem.known_rates import Bracket, KnownRates, known_rates
 from shardwright.problem.laws import FloatArray, LawTables
 from shardwright.problem.types import Design, IntArray, Point, Unit, stage_roles
 from shardwright.schema.plan import PoolRole
@@ -38,25 +41,23 @@ _BELOW = 1 - 1e-9
 _STEP = 1.002
 """Rates are rounded down to a power of it: closer than the closed forms are right,
 and points that differ in nothing that matters have one rate."""
+_NEAR, _FURTHER = 4, 4
 _LEAST_LOAD = 0.01
 """Share of what is stable below which a rate counts as none."""
 
 
 @dataclass(frozen=True, eq=False)
 class LoadModel:
-    """What percentiles are computed from, whatever the targets.
-
-    ``known`` and ``kept`` remember rates and answers: they depend on the station, the
-    targets and the rate alone, and one instance is solved under many limits.
-    """
+    """What percentiles are computed from, whatever the targets."""
 
     laws: LawTables
     lengths: RequestLaw
     ca2: float
-    known: dict[tuple[Station, tuple[Target, ...]], float] = field(default_factory=dict)
-    kept: dict[tuple[Station, tuple[Target, ...], float], bool] = field(
-        default_factory=dict
-    )
+
+    @property
+    def known(self) -> KnownRates:
+        """Answers so far, shared by all problems with these lengths and arrivals."""
+        return known_rates(self.lengths, self.ca2)
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,9 +82,16 @@ class PercentileModel:
         """Lengths of requests."""
         return self.load.lengths
 
-    def of_role(self, role: PoolRole) -> list[Target]:
+    def of_role(self, role: PoolRole) -> tuple[Target, ...]:
         """Targets that a replica of the role answers for."""
-        return [t for t in self.targets if t.metric in _OF_ROLE[role]]
+        return self._of_roles[role]
+
+    @cached_property
+    def _of_roles(self) -> dict[PoolRole, tuple[Target, ...]]:
+        return {
+            role: tuple(t for t in self.targets if t.metric in metrics)
+            for role, metrics in _OF_ROLE.items()
+        }
 
     def station(self, design: Design) -> Station:
         """The design as a queueing station."""
@@ -97,19 +105,21 @@ class PercentileModel:
         whole = stages.sum(axis=0) + self._hops(design)
         return self._station(design.point, stages.max(axis=0), whole, len(stages))
 
-    def chain_station(
-        self, point: int, unit: int, stages: int, crossings: int
-    ) -> Station:
+    def chain_stations(
+        self, points: Sequence[int], unit: int, stages: int, crossings: int
+    ) -> list[Station]:
         """What no chain of the unit falls below: every stage is the mean one."""
-        layers = len(self.kind_prefix) - 1
-        roles = stage_roles(stages)
-        whole = self.laws.layer[:, point, unit] @ self.kind_prefix[layers]
-        whole = whole + self.laws.role[:, point, unit][:, roles].sum(axis=1)
+        at, roles = np.asarray(points, dtype=np.int64), stage_roles(stages)
+        whole = self.laws.layer[:, at, unit] @ self.kind_prefix[-1]
+        whole = whole + self.laws.role[:, at, unit][:, :, roles].sum(axis=2)
         k = self.units[unit].gpu_class
         hops = (stages - 1 - crossings) * self.laws.hop_intra[:, k]
-        hops = hops + crossings * self.laws.hop_inter[:, k, k]
-        whole_pass = whole + hops + self._back(stages)
-        return self._station(point, whole / stages, whole_pass, stages)
+        hops = hops + crossings * self.laws.hop_inter[:, k, k] + self._back(stages)
+        mean, passes = whole / stages, whole + hops[:, None]
+        return [
+            self._station(o, mean[:, i], passes[:, i], stages)
+            for i, o in enumerate(points)
+        ]
 
     def _stage(self, o: int, unit: int, start: int, end: int, role: int) -> FloatArray:
         counts = self.kind_prefix[end] - self.kind_prefix[start]
@@ -153,10 +163,10 @@ class PercentileModel:
     def rate_mtok(self, station: Station) -> int:
         """The largest rate that keeps the targets, rounded down to a step."""
         targets = self.of_role(station.role)
-        key, known = (station, tuple(targets)), self.load.known
-        if key not in known:
-            known[key] = self._largest(station)
-        return self._down(known[key])
+        key, largest = (station, targets), self.load.known.largest
+        if key not in largest:
+            largest[key] = self._largest(station)
+        return self._down(largest[key])
 
     def serves(self, station: Station) -> bool:
         """Whether the targets hold at the least rate that counts."""
@@ -168,11 +178,21 @@ class PercentileModel:
         if steps is None:
             return 0.0
         low, high = steps
+        self._narrow(station, low)
         while high - low > 1:
             middle = (low + high) // 2
             kept = self._kept(station, _rate_of(middle))
             low, high = (middle, high) if kept else (low, middle)
         return _rate_of(low)
+
+    def _narrow(self, station: Station, low: int) -> None:
+        """Ask ever further below a rate that is known to fail: most lie close."""
+        failed = min(b.failed for _, b in self._brackets(station))
+        if failed == inf:
+            return
+        top, apart = _step_below(failed), _NEAR
+        while top - apart > low and not self._kept(station, _rate_of(top - apart)):
+            apart *= _FURTHER
 
     def _range(self, station: Station) -> tuple[int, int] | None:
         """A step that keeps the targets and one that cannot; None when none counts."""
@@ -196,12 +216,30 @@ class PercentileModel:
         return self._kept(station, self.requests_per_s(mtok_per_s))
 
     def _kept(self, station: Station, requests_per_s: float) -> bool:
-        targets = tuple(self.of_role(station.role))
-        key, known = (station, targets, requests_per_s), self.load.kept
-        if key not in known:
-            tails = self.tails(station, requests_per_s)
-            known[key] = tails.stable and all(t.met(tails) for t in targets)
-        return known[key]
+        """Whether the station is stable and every target holds."""
+        brackets = self._brackets(station)
+        known = [b.answer(requests_per_s) for _, b in brackets]
+        if False in known or None not in known:
+            return False not in known
+        tails = self.tails(station, requests_per_s)
+        for target, bracket in brackets:
+            kept = tails.stable if target is None else target.met(tails)
+            bracket.learn(requests_per_s, kept)
+            if not kept:
+                return False
+        return True
+
+    def _brackets(self, station: Station) -> list[tuple[Target | None, Bracket]]:
+        known = self.load.known
+        return [
+            (t, known.bracket(station, t)) for t in (None, *self.of_role(station.role))
+        ]
+
+    def no_better(self, station: Station, bound: Station) -> None:
+        """Take it as proven that a station keeps no rate that ``bound`` does not."""
+        both = zip(self._brackets(station), self._brackets(bound), strict=True)
+        for (_, mine), (_, theirs) in both:
+            mine.learn(theirs.failed, False)
 
     def tails(self, station: Station, requests_per_s: float) -> Tails:
         """Latency at a rate."""

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from shardwright.explain import changes
 from shardwright.explain.breakeven import break_evens
-from shardwright.explain.repairs import combined_repairs, more_gpus, single_repairs
+from shardwright.explain.combined import combined_repairs
+from shardwright.explain.repairs import more_gpus, single_repairs
 from shardwright.explain.solving import Allowance, OutOfTime
 from shardwright.plan.tables.summary import plan_degrees
 from shardwright.plan.tables.text import number
@@ -45,7 +46,7 @@ def _of_infeasible(
     instance: Instance, allowance: Allowance
 ) -> Iterator[Recommendation]:
     repairs, _ = single_repairs(instance, allowance, most=6)
-    for repair in repairs or combined_repairs(instance, allowance):
+    for repair in repairs or combined_repairs(instance, allowance, most=3):
         yield Recommendation(
             "make it feasible", repair.change, _words(repair.solution), repair.exact
         )

@@ -9,7 +9,7 @@ on TPOT and are solved when the fleet program first picks them.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -135,7 +135,12 @@ class ColumnPool:
         chain = (unit, composition.stages, crossings, role)
         if self._loaded is None:
             return self._entries(composition, self._chains.front(*chain))
-        bounded = self._loaded.bounded(*chain)
+        return self._whole_chain(composition, self._loaded.bounded(*chain))
+
+    def _whole_chain(
+        self, composition: Composition, bounded: list[ChainColumn]
+    ) -> list[Entry]:
+        """One entry that bounds every point of a chain."""
         if not bounded:
             return []
         least = min(column.tpot_ns for column in bounded)
@@ -235,11 +240,13 @@ class ColumnPool:
     def _solve_loaded(
         self, loaded: LoadedChains, entry: Entry, unit: int
     ) -> list[Entry]:
-        """All points of a chain, or the splits of one of them."""
+        """Closer bounds or all points of a chain, or the splits of one of them."""
         composition, role = entry.composition, self._role(entry)
         chain = (unit, composition.stages, len(composition.parts) - 1)
         if entry.every_point:
-            return self._entries(composition, loaded.front(*chain, role))
+            columns, exact = loaded.refined(*chain, role)
+            made = self._entries if exact else self._whole_chain
+            return made(composition, columns)
         point = ChainColumn(
             entry.point, entry.tpot_ns, entry.ttft_ns, entry.rate_mtok_per_s, None
         )
@@ -384,3 +391,8 @@ def pool_key(problem: Problem, entry: Entry) -> Key:
 def _homes(composition: Composition) -> tuple[int, ...]:
     """Part of every stage when the parts are visited one after another."""
     return tuple(i for i, part in enumerate(composition.parts) for _ in part.units)
+
+
+def unknown_of(entries: Sequence[Entry]) -> list[Entry]:
+    """Distinct columns that are only bounded."""
+    return list({id(e): e for e in entries if e.design is None}.values())

@@ -46,7 +46,8 @@ class Undecided(Exception):
 class MinimalConflict:
     """Rules that conflict; ``best`` maps a rule to what is attainable without it.
 
-    The unit of ``best`` is the goal's integer unit (``goals.py``), bytes for memory.
+    The unit of ``best`` is the goal's integer unit (``goals.py``), bytes for memory;
+    all other rules are kept, or those of the conflict alone for the rules in ``aside``.
     ``structural`` says that no design exists even without all of these rules.
     """
 
@@ -54,6 +55,7 @@ class MinimalConflict:
     best: dict[str, int]
     verified: bool
     structural: bool = False
+    aside: frozenset[str] = frozenset()
 
 
 _METRICS: dict[str, frozenset[str]] = {
@@ -97,9 +99,10 @@ def minimal_conflict(problem: Problem, limits: SearchLimits) -> MinimalConflict:
     verified = _drop(problem, present, dropped, limits)
     kept = [rule for rule in present if rule not in dropped]
     best = _best_figures(problem, kept, limits)
-    if not best:
-        best = _best_figures(without(problem, dropped), kept, limits)
-    return MinimalConflict(tuple(kept), best, verified)
+    others = [rule for rule in kept if rule not in best]
+    aside = _best_figures(without(problem, dropped), others, limits)
+    known = {**best, **aside}
+    return MinimalConflict(tuple(kept), known, verified, aside=frozenset(aside))
 
 
 def _drop(

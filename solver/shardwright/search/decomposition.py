@@ -27,7 +27,7 @@ from shardwright.search.base import (
     SearchOutcome,
     require_goals,
 )
-from shardwright.search.columns import ColumnPool, Entry
+from shardwright.search.columns import ColumnPool, Entry, unknown_of
 from shardwright.search.compositions import too_many
 from shardwright.search.fleets import UsedPatterns, place
 from shardwright.search.goals import ALL_GOALS, better, fleet_values, sense
@@ -152,7 +152,7 @@ class Search:
                 self.gap_used = True
                 return replace(outcome, objective=self.open_bound), self.fleet
             entries, patterns = chosen
-            unknown = _unknown(entries)
+            unknown = unknown_of(entries)
             if unknown:
                 self._price(pool, unknown, goal)
                 continue
@@ -193,7 +193,7 @@ class Search:
             if chosen is None or outcome.bound is None:
                 raise SolverFailure(f"GPUs pooled cannot hold a plan of {goal} {value}")
             self._tighten(goal, outcome.bound)
-            unknown = _unknown(chosen[0])
+            unknown = unknown_of(chosen[0])
             if not unknown or outcome.bound == value:
                 return outcome.bound
             self._price(pool, unknown, goal)
@@ -211,18 +211,20 @@ class Search:
             if rounds % _ROUNDS_PER_PLAN == 0:
                 self._plan_of_exact(pool, goal)
             entries = pool.best(self.tpot_cap_ns)
-            index = len(self.bounds)
-            if goal not in _LINEAR or len(entries) < _MANY or not self.values:
+            if goal not in _LINEAR or len(entries) < _MANY:
                 return entries
             columns = [pool.column(e) for e in entries]
             prices = fleet_prices(self.problem, columns, self.rows, goal)
-            if prices is None:  # there is a plan: floating point misled GLOP
+            if prices is None:  # the fleet program decides: GLOP works in floats
                 return entries
             self._tighten(goal, prices.bound())
-            kept = prices.keep(self.values[index])
-            ranked = sorted(kept, key=lambda j: abs(prices.reduced[j]))
-            unknown = [entries[j] for j in ranked if entries[j].design is None]
-            if len(kept) < _MANY or not unknown:
+            kept = prices.promising(self.values[len(self.bounds) :][:1])
+            unknown = [entries[j] for j in kept if entries[j].design is None]
+            if not unknown and not self.values:
+                self._plan_of_exact(pool, goal)
+                if not self.values:
+                    return entries
+            elif self.values and (len(kept) < _MANY or not unknown):
                 return [entries[j] for j in kept]
             self._price(pool, unknown[:_PRICED_AT_ONCE], goal)
 
@@ -254,7 +256,7 @@ class Search:
         """The least TPOT cap under which a fleet keeps the earlier goals."""
         while True:
             value, entries, patterns = self._least_cap(pool)
-            unknown = _unknown(entries)
+            unknown = unknown_of(entries)
             if not unknown:
                 break
             self._price(pool, unknown, "tpot")
@@ -345,7 +347,7 @@ class Search:
     def _keep(
         self, pool: ColumnPool, entries: list[Entry], patterns: UsedPatterns
     ) -> None:
-        if not _unknown(entries):
+        if not unknown_of(entries):
             self._keep_fleet(
                 place(pool.problem, pool.chunks, entries, patterns), final=False
             )
@@ -392,9 +394,3 @@ def _search(problem: Problem, limits: SearchLimits) -> Search:
     if applies(problem) and too_many(problem):
         return PricedSearch(problem, limits)
     return Search(problem, limits)
-
-
-def _unknown(entries: Sequence[Entry]) -> list[Entry]:
-    """Distinct columns that are only bounded."""
-    seen: dict[int, Entry] = {id(e): e for e in entries if e.design is None}
-    return list(seen.values())

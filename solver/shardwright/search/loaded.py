@@ -7,13 +7,72 @@ they do, the rate is halved towards the best, and few are left whose splits are 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from functools import partial
 
+from shardwright.cost.tails import Station
 from shardwright.formulations.dp.chain import Chain
 from shardwright.problem import Design, PoolRole, Problem
 from shardwright.problem.percentiles import PercentileModel
 from shardwright.search.chains import ChainColumn, ChainPricer, undominated
 from shardwright.search.splits import best_splits
+
+
+@dataclass
+class Race:
+    """The points of a chain, each with a bound on its rate, by falling bounds.
+
+    ``racing`` hold the rate ``low``; ``out`` are those left behind. Over when the
+    fastest is known within ``_CLOSE``. ``doubtful``: nobody held the first rate asked.
+    """
+
+    racing: list[ChainColumn]
+    out: list[ChainColumn] = field(default_factory=list)
+    low: int = 0
+    doubtful: bool = False
+    _halved: bool = False
+
+    @property
+    def top(self) -> int:
+        """No point has a larger rate."""
+        return max((c.rate_mtok_per_s for c in self.columns), default=0)
+
+    @property
+    def columns(self) -> list[ChainColumn]:
+        """All points that may have a rate."""
+        return sorted([*self.racing, *self.out], key=_by_rate)
+
+    @property
+    def over(self) -> bool:
+        """Whether the fastest is known closely, or none is left."""
+        ahead = self.racing
+        return not ahead or ahead[0].rate_mtok_per_s * (1 - _CLOSE) <= self.low
+
+    def halve(
+        self,
+        holds: Callable[[ChainColumn, int], bool],
+        serves: Callable[[ChainColumn], bool],
+    ) -> None:
+        """Ask all that may hold the rate halfway to the best whether they do."""
+        if self.doubtful:
+            self.doubtful = False
+            self.racing = [c for c in self.racing if serves(c)]
+            if not self.racing:
+                return
+        rate = (self.low + self.racing[0].rate_mtok_per_s) // 2
+        ahead = [c for c in self.racing if c.rate_mtok_per_s > rate]
+        behind = [c for c in self.racing if c.rate_mtok_per_s <= rate]
+        held = {c.point: holds(c, rate) for c in ahead}
+        failed = [_at_most(c, rate) for c in ahead if not held[c.point]]
+        if any(held.values()):
+            self.out += [*failed, *behind]
+            self.racing, self.low = [c for c in ahead if held[c.point]], rate
+        else:
+            self.doubtful = not self.low and not self._halved
+            self.racing = sorted([*failed, *behind], key=_by_rate)
+        self._halved = True
+        self.racing = [c for c in self.racing if c.rate_mtok_per_s > 0]
 
 
 @dataclass
@@ -23,87 +82,92 @@ class LoadedChains:
     problem: Problem
     model: PercentileModel
     chains: ChainPricer
+    _races: dict[tuple[int, int, int, PoolRole], Race] = field(default_factory=dict)
+    _bounds: dict[tuple[int, int, int, PoolRole], list[ChainColumn]] = field(
+        default_factory=dict
+    )
+    _means: dict[tuple[int, int, int, int], Station] = field(default_factory=dict)
 
     def bounded(
         self, unit: int, stages: int, crossings: int, role: PoolRole
     ) -> list[ChainColumn]:
         """Every point that may keep the targets, by falling bound on its rate."""
-        found = []
-        for column in self.chains.bounded(unit, stages, crossings, role):
-            station = self.model.chain_station(column.point, unit, stages, crossings)
+        key = (unit, stages, crossings, role)
+        if key not in self._bounds:
+            self._bounds[key] = sorted(self._bounded(*key), key=_by_rate)
+        return self._bounds[key]
+
+    def _bounded(
+        self, unit: int, stages: int, crossings: int, role: PoolRole
+    ) -> Iterator[ChainColumn]:
+        columns = self.chains.bounded(unit, stages, crossings, role)
+        points = [column.point for column in columns]
+        means = self.model.chain_stations(points, unit, stages, crossings)
+        for column, station in zip(columns, means, strict=True):
+            self._means[unit, stages, crossings, column.point] = station
             top = min(column.rate_mtok_per_s, self.model.rate_bound_mtok(station))
             if top > 0:
-                found.append(replace(column, rate_mtok_per_s=top, ceiling=top))
-        return sorted(found, key=_by_rate)
+                yield replace(column, rate_mtok_per_s=top, ceiling=top)
 
-    def front(
+    def refined(
         self, unit: int, stages: int, crossings: int, role: PoolRole
+    ) -> tuple[list[ChainColumn], bool]:
+        """Closer bounds at every call; True with the columns once the best is exact.
+
+        Whoever asks stops asking when the bound has fallen so far that the chain does
+        not matter: most chains are left after one or two halvings.
+        """
+        chain = (unit, stages, crossings)
+        race = self._races.get((*chain, role))
+        if race is None:
+            race = Race([*self.bounded(*chain, role)])
+            self._races[*chain, role] = race
+        before = race.top
+        while not race.over and race.top == before:
+            race.halve(partial(self._holds, chain), partial(self._serves, chain))
+        if not race.over:
+            return race.columns, False
+        return self._front(chain, race.columns), True
+
+    def _front(
+        self, chain: tuple[int, int, int], rest: list[ChainColumn]
     ) -> list[ChainColumn]:
         """Columns by falling rate; that of highest rate is exact."""
-        rest = self._raced(unit, stages, crossings, role)
         exact: list[ChainColumn] = []
         parked: list[ChainColumn] = []
         best, more = 0, 0
         while rest and rest[0].rate_mtok_per_s > best:
             column = rest.pop(0)
-            if best and not self._holds(unit, stages, crossings, column, more):
+            if best and not self._holds(chain, column, more):
                 parked.append(_at_most(column, best))
                 continue
-            exact += self.price(unit, stages, crossings, column)
+            exact += self.price(*chain, column)
             best = max([best, *(c.rate_mtok_per_s for c in exact)])
             more = self.model.next_mtok(best) if best else 0
         return undominated([*exact, *parked, *rest])
 
-    def _raced(
-        self, unit: int, stages: int, crossings: int, role: PoolRole
-    ) -> list[ChainColumn]:
-        """``bounded`` with closer bounds, that of the fastest within ``_CLOSE``."""
-        chain = (unit, stages, crossings)
-        racing = self.bounded(*chain, role)
-        out: list[ChainColumn] = []
-        low, hopeless = 0, True
-        while racing and racing[0].rate_mtok_per_s * (1 - _CLOSE) > low:
-            rate = (low + racing[0].rate_mtok_per_s) // 2
-            ahead = [c for c in racing if c.rate_mtok_per_s > rate]
-            behind = [c for c in racing if c.rate_mtok_per_s <= rate]
-            held = {c.point: self._holds(*chain, c, rate) for c in ahead}
-            failed = [_at_most(c, rate) for c in ahead if not held[c.point]]
-            if any(held.values()):
-                hopeless = False
-                out += [*failed, *behind]
-                racing, low = [c for c in ahead if held[c.point]], rate
-            else:
-                racing = sorted([*failed, *behind], key=_by_rate)
-                if hopeless:
-                    hopeless = False
-                    racing = [c for c in racing if self._serves(*chain, c)]
-            racing = [c for c in racing if c.rate_mtok_per_s > 0]
-        return sorted([*racing, *out], key=_by_rate)
-
-    def _serves(
-        self, unit: int, stages: int, crossings: int, column: ChainColumn
-    ) -> bool:
+    def _serves(self, chain: tuple[int, int, int], column: ChainColumn) -> bool:
         """Whether the mean stage keeps the targets at any rate that counts."""
-        station = self.model.chain_station(column.point, unit, stages, crossings)
-        return self.model.serves(station)
+        return self.model.serves(self._means[*chain, column.point])
 
     def _holds(
-        self, unit: int, stages: int, crossings: int, column: ChainColumn, rate: int
+        self, chain: tuple[int, int, int], column: ChainColumn, rate: int
     ) -> bool:
         """Whether the mean stage keeps the targets at a rate."""
-        station = self.model.chain_station(column.point, unit, stages, crossings)
-        return self.model.holds(station, rate)
+        return self.model.holds(self._means[*chain, column.point], rate)
 
     def price(
         self, unit: int, stages: int, crossings: int, column: ChainColumn
     ) -> list[ChainColumn]:
         """The splits of a point that no other beats, each at its largest rate."""
         designs, all_of_them = self._designs(unit, stages, crossings, column.point)
+        mean = self._means[unit, stages, crossings, column.point]
+        for design in designs:
+            self.model.no_better(self.model.station(design), mean)
         rated = [(design, self.problem.rated(design)) for design in designs]
         ceiling = 0
         if designs and not all_of_them:
-            station = self.model.chain_station(column.point, unit, stages, crossings)
-            ceiling = min(column.rate_mtok_per_s, self.model.rate_mtok(station))
+            ceiling = min(column.rate_mtok_per_s, self.model.rate_mtok(mean))
         return [
             ChainColumn(
                 design.point,

@@ -225,8 +225,8 @@ class PricedColumns:
         """What ``stages`` units u could earn at every point, were its stages equal."""
         problem, k = self.problem, int(pricer.unit_class[u])
         gpus, length = int(pricer.gpus[u]), problem.layers
-        free = [s.free for s in problem.islands if s.gpu_class == k]
-        on_one = max(free) // gpus
+        free = self.problem.island_sizes[k]
+        on_one = free[0] // gpus
         if stages > length or stages > sum(f // gpus for f in free):
             return None
         role = pricer.decode_role[:, u]
@@ -368,9 +368,7 @@ class PricedColumns:
         if sum(z for _, z in signature) > self.problem.usable_gpus:
             return False
         for k in {k for k, _ in signature}:
-            free = sorted(
-                (s.free for s in self.problem.islands if s.gpu_class == k), reverse=True
-            )
+            free = self.problem.island_sizes[k]
             mine = sorted((z for c, z in signature if c == k), reverse=True)
             if len(mine) > len(free) or any(
                 z > f for z, f in zip(mine, free, strict=False)

@@ -9,10 +9,8 @@ from dataclasses import dataclass, field
 from shardwright.simulate.machine import Machine
 from shardwright.simulate.requests import Requests
 from shardwright.simulate.room import KvRoom
+from shardwright.simulate.serving import NAN, NEVER, Serving
 from shardwright.simulate.trace import Log
-
-_NEVER = float("inf")
-_NAN = float("nan")
 
 
 @dataclass(eq=False)
@@ -23,10 +21,10 @@ class MicroBatch:
     lap: int = 0
     batch: list[tuple[int, int]] = field(default_factory=list)
     joined: list[float] = field(default_factory=list)
-    last_s: float = _NAN
+    last_s: float = NAN
 
 
-class Ring:
+class Ring(Serving):
     """Micro-batches pass the stages in order, first come first served at each.
 
     A micro-batch is formed when the first stage is free: its own decodes, and prompt
@@ -36,6 +34,7 @@ class Ring:
     """
 
     def __init__(self, machine: Machine, requests: Requests, prompts: bool) -> None:
+        super().__init__(machine, requests, prompts)
         self.stages = [
             (s.alpha_s, s.kappa_s, s.beta_s, h.alpha_s, h.kappa_s, h.beta_s)
             for s, h in (
@@ -43,24 +42,10 @@ class Ring:
             )
         ]
         self.free = [0.0] * len(self.stages)
-        self.slots, self.chunk = machine.slots, machine.chunk_tokens
-        self.room = None if machine.kv_tokens is None else KvRoom(machine.kv_tokens)
         self.laps = [MicroBatch() for _ in range(machine.micro_batches)]
-        self.arrival = [*requests.arrival_s.tolist(), _NEVER]
-        self.left = requests.prompt.tolist() if prompts else [0] * len(requests)
-        self.context = requests.context.tolist()
-        self.steps = (requests.output - 1).tolist()
-        self.log = Log.of(len(requests))
-        self.prompts = prompts
-        self.first: list[float] = [_NAN] * len(requests)
-        self.done: list[float] = [_NAN] * len(requests)
-        self.scheduled: list[float] = [_NAN] * len(requests)
-        self.waiting: deque[int] = deque()
-        self.prefilling: deque[int] = deque()
         self.joining: deque[tuple[float, int]] = deque()
         self.leaving: deque[tuple[float, int, int]] = deque()
         self.taken = 0
-        self.next = 0
         self.now = 0.0
 
     def run(self) -> Log:
@@ -68,24 +53,22 @@ class Ring:
         while True:
             start, lap = self._next_start()
             if lap is None:
-                if start == _NEVER:
+                if start == NEVER:
                     break
                 self._advance(start)
                 continue
             self._advance(start)
             self._pass(start, lap)
             self._alone(lap)
-        self.log.first_s[:], self.log.done_s[:] = self.first, self.done
-        self.log.scheduled_s[:] = self.scheduled
-        return self.log
+        return self.closed_log()
 
     def _next_start(self) -> tuple[float, MicroBatch | None]:
         """Next start at the first stage, and who; or a time when things change."""
         stage = self.free[0]
         decoding = [lap for lap in self.laps if lap.batch]
         chosen = min(decoding, key=lambda lap: lap.ready_s, default=None)
-        start = _NEVER if chosen is None else max(stage, chosen.ready_s)
-        change = self.joining[0][0] if self.joining else _NEVER
+        start = NEVER if chosen is None else max(stage, chosen.ready_s)
+        change = self.joining[0][0] if self.joining else NEVER
         idle = None
         if len(decoding) < len(self.laps):
             empty = (lap for lap in self.laps if not lap.batch)
@@ -104,7 +87,7 @@ class Ring:
         comes = 0.0 if self.waiting else self.arrival[self.next]
         if self.taken < self.slots and not (self.waiting and self.room is not None):
             return comes
-        return max(comes, self.leaving[0][0]) if self.leaving else _NEVER
+        return max(comes, self.leaving[0][0]) if self.leaving else NEVER
 
     def _advance(self, now: float) -> None:
         """Everything that has happened by ``now``."""
@@ -151,26 +134,12 @@ class Ring:
         if self.room is not None:
             self.room.starts(request, lap.lap)
 
-    def _chunk(self, now: float) -> tuple[int, list[int]]:
-        tokens, finished = 0, []
-        while self.prefilling and tokens < self.chunk:
-            request = self.prefilling[0]
-            if self.scheduled[request] != self.scheduled[request]:
-                self.scheduled[request] = now
-            part = min(self.left[request], self.chunk - tokens)
-            self.left[request] -= part
-            tokens += part
-            if self.left[request]:
-                break
-            finished.append(self.prefilling.popleft())
-        return tokens, finished
-
     def _pass(self, start: float, lap: MicroBatch) -> None:
         """One micro-batch through all stages."""
         if self.room is not None and lap.batch:
             self._make_room(self.room, lap)
         sequences = len(lap.batch)
-        tokens, finished = self._chunk(start)
+        tokens, finished = self.take_chunk(start)
         at = start
         for s, (alpha, kappa, beta, ha, hk, hb) in enumerate(self.stages):
             begin = at if at > self.free[s] else self.free[s]

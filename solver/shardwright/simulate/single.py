@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import heapq
-from collections import deque
 
 from shardwright.simulate.machine import Machine
 from shardwright.simulate.requests import Requests
 from shardwright.simulate.room import KvRoom
+from shardwright.simulate.serving import Serving
 from shardwright.simulate.trace import Log
 
-_NEVER = float("inf")
 
-
-class SingleStage:
+class SingleStage(Serving):
     """Decodes first, then prompt chunks in order of arrival; one step at a time.
 
     Every running request gains a token per step, so a heap on the step in which each
@@ -21,24 +19,11 @@ class SingleStage:
     """
 
     def __init__(self, machine: Machine, requests: Requests, prompts: bool) -> None:
+        super().__init__(machine, requests, prompts)
         law = machine.stages[0]
         self.alpha, self.kappa, self.beta = law.alpha_s, law.kappa_s, law.beta_s
-        self.slots, self.chunk = machine.slots, machine.chunk_tokens
-        self.room = None if machine.kv_tokens is None else KvRoom(machine.kv_tokens)
-        self.arrival = [*requests.arrival_s.tolist(), _NEVER]
-        self.left = requests.prompt.tolist() if prompts else [0] * len(requests)
-        self.context = requests.context.tolist()
-        self.steps = (requests.output - 1).tolist()
-        self.log = Log.of(len(requests))
-        self.prompts = prompts
-        self.first: list[float] = [float("nan")] * len(requests)
-        self.done: list[float] = [float("nan")] * len(requests)
-        self.scheduled: list[float] = [float("nan")] * len(requests)
-        self.waiting: deque[int] = deque()
-        self.prefilling: deque[int] = deque()
         self.batch: list[tuple[int, int]] = []
         self.step = 0
-        self.next = 0
 
     def run(self) -> Log:
         """Until every request is done."""
@@ -57,7 +42,7 @@ class SingleStage:
             if self.room is not None:
                 self._make_room(self.room)
             sequences = len(self.batch)
-            tokens, finished = self._chunk(now)
+            tokens, finished = self.take_chunk(now)
             seconds = self.alpha + self.kappa * sequences + self.beta * tokens
             steps = 1 if tokens else self._quiet_steps(now, seconds)
             now += steps * seconds
@@ -75,9 +60,7 @@ class SingleStage:
             for request in finished:
                 self._start(request, now)
             self._end(now)
-        log.first_s[:], log.done_s[:] = self.first, self.done
-        log.scheduled_s[:] = self.scheduled
-        return log
+        return self.closed_log()
 
     def _admit(self, now: float) -> None:
         taken = len(self.batch) + len(self.prefilling)
@@ -93,21 +76,6 @@ class SingleStage:
                 self.prefilling.append(request)
             else:
                 self._start(request, now)
-
-    def _chunk(self, now: float) -> tuple[int, list[int]]:
-        """Prompt tokens of this step, and the requests whose prompt ends with it."""
-        tokens, finished = 0, []
-        while self.prefilling and tokens < self.chunk:
-            request = self.prefilling[0]
-            if self.scheduled[request] != self.scheduled[request]:
-                self.scheduled[request] = now
-            part = min(self.left[request], self.chunk - tokens)
-            self.left[request] -= part
-            tokens += part
-            if self.left[request]:
-                break
-            finished.append(self.prefilling.popleft())
-        return tokens, finished
 
     def _quiet_steps(self, now: float, seconds: float) -> int:
         """Steps until a request ends or a new one can be taken in."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from shardwright.cost.tails.compound import burst_cumulant
 from shardwright.cost.tails.lengths import LengthLaw
@@ -73,6 +75,7 @@ def _levels(law: FloatArray, quantum: float) -> FloatArray:
 
 
 _STATES = 112
+_BLOCK = 14
 _SIZE = 2 * _STATES
 
 
@@ -119,20 +122,32 @@ def _full_rows(coming: FloatArray, partial: int, most: float) -> FloatArray:
 def stationary(chains: FloatArray) -> FloatArray:
     """Row vectors v = v P of a stack of chains, states down the second axis.
 
-    Elimination of states without subtractions (Grassmann, Taksar and Heyman 1985). No
-    linear algebra library: its threads cost more than a small chain does.
+    States are eliminated ``_BLOCK`` at a time: what is left is the chain watched while
+    it is outside of them (Grassmann, Taksar and Heyman 1985, by blocks). Blocks are
+    small because the threads of linear algebra libraries cost more than a chain does.
     """
     p, size = chains.copy(), chains.shape[1]
-    for k in range(size - 1, 0, -1):
-        away = np.maximum(p[:, k, :k].sum(axis=1), 1e-300)
-        p[:, :k, k] /= away[:, None]
-        p[:, :k, :k] += p[:, :k, k, None] * p[:, None, k, :k]
-    found = np.zeros(chains.shape[:2])
-    found[:, 0] = 1.0
-    for k in range(1, size):
-        found[:, k] = (found[:, :k] * p[:, :k, k]).sum(axis=1)
+    starts = range(size - _BLOCK, 0, -_BLOCK)
+    for start in starts:
+        inside = slice(start, start + _BLOCK)
+        leaving = np.eye(_BLOCK) - p[:, inside, inside]
+        back = np.linalg.solve(leaving, p[:, inside, :start])
+        p[:, :start, :start] += p[:, :start, inside] @ back
+        visits = np.linalg.solve(_turned(leaving), _turned(p[:, :start, inside]))
+        p[:, :start, inside] = _turned(visits)
+    first = starts[-1] if starts else size
+    found = np.ones(chains.shape[:2])
+    staying = np.eye(first - 1) - _turned(p[:, 1:first, 1:first])
+    found[:, 1:first] = np.linalg.solve(staying, p[:, 0, 1:first, None])[..., 0]
+    for start in reversed(starts):
+        inside = slice(start, start + _BLOCK)
+        found[:, inside] = (found[:, None, :start] @ p[:, :start, inside])[:, 0]
     total: FloatArray = found.sum(axis=1, keepdims=True)
     return found / total
+
+
+def _turned(stack: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
+    return stack.transpose(0, 2, 1)
 
 
 def _quantum(

@@ -21,6 +21,7 @@ Metric = Literal["ttft", "prefill", "tpot", "itl", "e2e"]
 KNIFE_EDGE = (0.001, 0.05)
 """P(all slots taken) between which a tail hangs on rare events."""
 _INFINITE = float("inf")
+_ROUNDING = 1e-9
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,6 +43,16 @@ class Sample:
             return 0.0
         at = int(np.searchsorted(cumulative, share * cumulative[-1]))
         return float(values[min(at, len(values) - 1)])
+
+    def keeps(self, share: float, limit: float) -> bool:
+        """Whether the quantile is at most ``limit``, without sorting.
+
+        The weight at or below the limit must exceed the share by more than sums round,
+        so that the quantile of what is kept is never above the limit.
+        """
+        total = float(self.weights.sum())
+        within = float(self.weights[self.values <= limit].sum())
+        return within >= (share + _ROUNDING) * total
 
     def mean(self) -> float:
         """Weighted mean; 0 where nothing has weight (no output token but the first)."""
@@ -110,6 +121,10 @@ class Tails:
     def mean_s(self, metric: Metric) -> float:
         """Mean of a metric by name, in seconds."""
         return self.sample(metric).mean() if self.stable else _INFINITE
+
+    def keeps(self, metric: Metric, share: float, limit_s: float) -> bool:
+        """Whether a quantile of a metric is at most ``limit_s``."""
+        return self.stable and self.sample(metric).keeps(share, limit_s)
 
     def sample(self, metric: Metric) -> Sample:
         """Values of a metric at every point; only of a stable station."""

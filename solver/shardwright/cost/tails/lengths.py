@@ -86,9 +86,13 @@ class LengthLaw:
 
     def quantile(self, share: float) -> float:
         """Least value with at least ``share`` of the weight at or below it."""
-        cumulative = np.cumsum(self.weights)
-        index = int(np.searchsorted(cumulative, share * cumulative[-1] - 1e-12))
+        total = float(self._cumulative[-1])
+        index = int(np.searchsorted(self._cumulative, share * total - 1e-12))
         return float(self.values[min(index, len(self.values) - 1)])
+
+    @cached_property
+    def _cumulative(self) -> FloatArray:
+        return np.cumsum(self.weights)
 
     def on_lattice(self, quantum: float, size: int) -> FloatArray:
         """Probabilities of 0, 1, ... ``size`` - 1 quanta; keeps the mean.
@@ -103,9 +107,16 @@ class LengthLaw:
         high = np.bincount(below + 1, self.weights * share, size)
         return np.asarray(low + high, dtype=np.float64)
 
+    @cached_property
+    def _chunks(self) -> dict[float, float]:
+        return {}
+
     def chunks(self, chunk: float) -> float:
         """Mean number of chunks of a prompt."""
-        return float(np.ceil(np.maximum(self.values, 1) / chunk) @ self.weights)
+        if chunk not in self._chunks:
+            counts = np.ceil(np.maximum(self.values, 1) / chunk)
+            self._chunks[chunk] = float(counts @ self.weights)
+        return self._chunks[chunk]
 
 
 @lru_cache(maxsize=4096)
@@ -158,8 +169,11 @@ class RequestLaw:
 
     @classmethod
     def of(cls, workload: Workload) -> RequestLaw:
-        """Lengths of a workload; the cached share of prompts needs no work."""
-        return cls(
+        """Lengths of a workload; the cached share of prompts needs no work.
+
+        Equal lengths give the same object.
+        """
+        return _request(
             LengthLaw.of(workload.input_tokens, 1 - workload.prefix_cache_hit_ratio),
             LengthLaw.of(workload.output_tokens),
         )
@@ -177,6 +191,11 @@ class RequestLaw:
     def overlap_at(self, axis: Axis) -> Overlap:
         """``overlap`` of every point's request."""
         return self.overlap.at(self.steps.index(axis))
+
+
+@lru_cache(maxsize=256)
+def _request(prompt: LengthLaw, output: LengthLaw) -> RequestLaw:
+    return RequestLaw(prompt, output)
 
 
 @dataclass(frozen=True, eq=False)

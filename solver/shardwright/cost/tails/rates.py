@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 from shardwright.cost.tails.evaluate import Metric, Tails, evaluate
@@ -21,7 +22,9 @@ class Target:
 
     def met(self, tails: Tails) -> bool:
         """Whether the tails keep it."""
-        return self.value_s(tails) <= self.limit_s
+        if self.share == "mean":
+            return tails.mean_s(self.metric) <= self.limit_s
+        return tails.keeps(self.metric, self.share, self.limit_s)
 
     def value_s(self, tails: Tails) -> float:
         """The figure that the target limits."""
@@ -30,8 +33,9 @@ class Target:
         return tails.quantile_s(self.metric, self.share)
 
 
+@lru_cache(maxsize=1 << 16)
 def cheap_bounds(
-    station: Station, lengths: RequestLaw, targets: Sequence[Target]
+    station: Station, lengths: RequestLaw, targets: tuple[Target, ...]
 ) -> float:
     """A rate that certainly cannot be exceeded with the targets kept; microseconds.
 
@@ -90,7 +94,7 @@ def max_rate(
         tails = tails_at(rate)
         return tails.stable and all(target.met(tails) for target in targets)
 
-    high = cheap_bounds(station, lengths, targets)
+    high = cheap_bounds(station, lengths, tuple(targets))
     low = tolerance * high
     if not low or not kept(low):
         return 0.0

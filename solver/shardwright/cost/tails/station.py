@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from math import ceil
 from typing import Literal
 
@@ -61,7 +62,7 @@ class Station:
             object.__setattr__(self, "law", self.law + self.rest)
             object.__setattr__(self, "rest", NOTHING)
 
-    @property
+    @cached_property
     def whole(self) -> IterationLaw:
         """All stages and hops."""
         return self.law + self.rest

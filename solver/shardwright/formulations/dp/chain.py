@@ -218,7 +218,12 @@ class Chain:
         if self.problem.bounds.split is not None:
             return self._fixed_split(self.problem.bounds.split)
         q = self.problem.points[self.point].micro_batches
-        prefill_cap = self.prefill.total
+        least_tpot = max(q * ceil_div(self.decode.total, self.stages), self.loop_ns)
+        prefill_cap = self._prefill_cap(least_tpot)
+        if prefill_cap is None:
+            prefill_cap = self.prefill.total
+        if prefill_cap < ceil_div(self.prefill.total, self.stages):
+            return None
         while True:
             stage = self.least_stage_ns(prefill_cap)
             if stage is None:

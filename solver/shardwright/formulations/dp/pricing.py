@@ -101,7 +101,7 @@ class Pricer:
     @cached_property
     def room(self) -> int:
         """Largest free island."""
-        return max(island.free for island in self.problem.islands)
+        return max(max(sizes, default=0) for sizes in self.problem.island_sizes)
 
     def _layer(self, table: IntArray) -> FloatArray:
         kind = self.problem.layer_kinds[0]

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from shardwright.formulations.dp.fluid import fluid_price
 from shardwright.formulations.dp.pricing import (
     BoolArray,
     FloatArray,
@@ -36,6 +37,10 @@ _STEP, _WIDE = 1e-4, 0.05
 """Relative step where a design earns more than it may; doubled while that lasts."""
 _SHORT = 0.98
 """A cap that the linear walk lets fall by less is tried with segments."""
+
+_POOR, _FALLS, _WORTH = 0.97, 40, 0.999
+"""Designs that earn less than ``_POOR`` of their price are not walked to. A fall of the
+cap to more than ``_WORTH`` of it is not worth another."""
 
 Stages = tuple[tuple[int, int, bool], ...]
 """(unit, layers, opens a segment) of every stage of a design."""
@@ -166,10 +171,11 @@ class Scanner:
     def run(self, pricer: Pricer, top: FloatArray) -> Scan:
         """All chains of a pricer from caps ``top``."""
         found = Scan()
-        theta, start = top.copy(), pricer.tokens / top**2
-        best, active = np.zeros(top.size), np.arange(top.size)
+        theta, best = self._past_poor(pricer, top)
+        start = pricer.tokens / np.maximum(theta, 1.0) ** 2
+        active = np.flatnonzero(theta > 0)
         step = np.full(top.size, _STEP)
-        for _ in range(_LINKS):
+        for _ in range(_LINKS if active.size else 0):
             self.poll()
             small = pricer if active.size == top.size else pricer.only(active)
             value, mu, linear = self._bound(small, theta[active], start[active], found)
@@ -185,11 +191,35 @@ class Scanner:
             active = active[alive & (below > 0)]
             if not active.size:
                 break
-        else:
+        if active.size:
             raise ArithmeticError("a chain of caps does not end")
         found.best = dict(zip(pricer.at.tolist(), best.tolist(), strict=True))
         found.ratio = float(best.max(initial=0.0))
         return found
+
+    def _past_poor(
+        self, pricer: Pricer, top: FloatArray
+    ) -> tuple[FloatArray, FloatArray]:
+        """Caps below which a design may earn its price, 0: none does; largest ratios.
+
+        Fluid bounds let the caps of most points fall far before anything is walked.
+        """
+        theta, best, active = top.copy(), np.zeros(top.size), np.arange(top.size)
+        for _ in range(_FALLS):
+            self.poll()
+            small = pricer if active.size == top.size else pricer.only(active)
+            value = fluid_price(small, self.prices, theta[active])
+            earned = np.floor(_POOR * np.maximum(value, 0.0))
+            below = np.floor(small.tokens / (earned + 1))
+            falls = below < theta[active] * _WORTH
+            ratio = np.floor(small.tokens / (below + 1)) / np.maximum(value, 1e-9)
+            best[active[falls]] = np.maximum(best[active], ratio)[falls]
+            active, below = active[falls], below[falls]
+            theta[active] = below
+            active = active[below > 0]
+            if not active.size:
+                break
+        return theta, best
 
     def _bound(
         self, pricer: Pricer, theta: FloatArray, start: FloatArray, found: Scan

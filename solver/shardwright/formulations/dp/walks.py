@@ -17,7 +17,8 @@ from shardwright.formulations.dp.pricing import (
 )
 from shardwright.problem import IntArray
 
-_BLOCK = 160
+_CELLS = 2_000_000
+"""Numbers of one array of a walk: few large blocks, but a bounded memory."""
 
 
 def cheapest(
@@ -25,9 +26,11 @@ def cheapest(
 ) -> Paths:
     """The cheapest path of every point with q T <= theta at the multipliers mu."""
     kind = LinearWalk if linear else SegmentWalk
+    each = len(pricer.units) if linear else len(prices.segment) * (pricer.room + 1)
+    block = max(1, _CELLS // (each * (pricer.problem.layers + 1)))
     found = []
-    for start in range(0, pricer.at.size, _BLOCK):
-        rows = np.arange(start, min(start + _BLOCK, pricer.at.size))
+    for start in range(0, pricer.at.size, block):
+        rows = np.arange(start, min(start + block, pricer.at.size))
         some = pricer if rows.size == pricer.at.size else pricer.only(rows)
         found.append(kind(some, prices, theta[rows], mu[rows]).paths())
     return found[0] if len(found) == 1 else _joined(found)
@@ -182,10 +185,8 @@ class LinearWalk:
 
 def _overflow(of: Pricer, units: IntArray, opens: BoolArray) -> BoolArray:
     """Places where the island of a segment is full."""
-    free = np.zeros(int(of.unit_class.max()) + 1, dtype=np.int64)
-    for island in of.problem.islands:
-        if island.gpu_class < free.size:
-            free[island.gpu_class] = max(free[island.gpu_class], island.free)
+    sizes = of.problem.island_sizes
+    free = np.array([max(each, default=0) for each in sizes], dtype=np.int64)
     found = np.zeros(opens.shape, dtype=bool)
     size = np.zeros(units.shape[0], dtype=np.int64)
     for s in range(units.shape[1]):

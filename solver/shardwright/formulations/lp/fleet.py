@@ -34,6 +34,16 @@ class FleetPrices:
         slack = _SLACK * max(1.0, abs(self.value))
         return floor(self.value + slack) if self.maximised else ceil(self.value - slack)
 
+    def promising(self, known: Sequence[int]) -> list[int]:
+        """Columns that a plan as good as the known one may use, the likeliest first.
+
+        Without one, those that the relaxation itself may use: of no reduced cost.
+        """
+        size = [abs(r) for r in self.reduced]
+        kept = self.keep(known[0]) if known else range(len(size))
+        most = float("inf") if known else _SLACK * max(size, default=0.0)
+        return sorted((j for j in kept if size[j] <= most), key=lambda j: size[j])
+
     def keep(self, known: int) -> list[int]:
         """Columns that a plan as good as ``known`` may use."""
         slack = _SLACK * max(1.0, abs(self.value))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from shardwright.plan.groups import has_experts
 from shardwright.plan.tables.asked import inputs_table, parallelism_table
@@ -12,7 +12,13 @@ from shardwright.plan.tables.compliance import compliance_table
 from shardwright.plan.tables.disaggregated import disaggregated_table
 from shardwright.plan.tables.experts import experts_table
 from shardwright.plan.tables.failures import failures_table
-from shardwright.plan.tables.gpus import gpus_table, idle_table, modules_table
+from shardwright.plan.tables.folded import is_folded
+from shardwright.plan.tables.gpus import (
+    gpus_table,
+    idle_table,
+    modules_table,
+    ranks_table,
+)
 from shardwright.plan.tables.memory import kv_table, memory_table, strategies_table
 from shardwright.plan.tables.placement import placement_table
 from shardwright.plan.tables.serving import (
@@ -27,6 +33,7 @@ from shardwright.problem.cluster_topology import has_topology
 TABLES: dict[str, Callable[[PlanView], str]] = {
     "summary": summary_table,
     "gpus": gpus_table,
+    "ranks": ranks_table,
     "idle": idle_table,
     "memory": memory_table,
     "balance": balance_table,
@@ -60,10 +67,13 @@ DEFAULT = (
 )
 """What is printed unless tables are named."""
 
+SAVED = (*DEFAULT, "ranks")
+"""What is saved unless tables are named: the rank of every GPU with it."""
+
 
 def names(view: PlanView) -> list[str]:
     """Tables that the view has something to show in."""
-    missing = set()
+    missing = set() if is_folded(view) else {"ranks"}
     if not view.idle:
         missing.add("idle")
     if view.report is None:
@@ -76,6 +86,13 @@ def names(view: PlanView) -> list[str]:
     if not any(stage.expert_unit for stage in stages):
         missing.add("disaggregated")
     return [name for name in TABLES if name not in missing]
+
+
+def chosen(view: PlanView, asked: Sequence[str]) -> list[str]:
+    """Tables of ``asked`` that the view has; ``ranks`` of a small plan are ``gpus``."""
+    present = names(view)
+    own = ("gpus" if n == "ranks" and n not in present else n for n in asked)
+    return [name for name in dict.fromkeys(own) if name in present]
 
 
 def render(view: PlanView, name: str) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from shardwright.plan.groups import grouped, has_experts, ranges, shape_words
 from shardwright.plan.tables.experts import experts_matrix
+from shardwright.plan.tables.folded import folded_table, is_folded
 from shardwright.plan.tables.text import (
     Cell,
     amount,
@@ -40,25 +41,33 @@ _HEADERS = (
 
 _ALIGN = "lrrrrrlrrrrrrl"
 _CONTEXT = "CP\nrank"
+_TITLE = "GPU assignment (layers are half-open, GB is 1e9 bytes)"
 
 
 def gpus_table(view: PlanView) -> str:
-    """One row per GPU in use."""
-    title = "GPU assignment (layers are half-open, GB is 1e9 bytes)"
+    """One row per GPU in use; of a large plan one per stage of alike replicas."""
+    if is_folded(view):
+        return folded_table(view, _TITLE)
+    return ranks_table(view)
+
+
+def ranks_table(view: PlanView) -> str:
+    """One row per GPU in use, however many there are."""
     replicas = view.document.replicas()
     if any(has_experts(replica.stages) for replica in replicas):
-        return experts_matrix(view, title)
+        return experts_matrix(view, _TITLE)
     rows = [row for i, r in enumerate(replicas) for row in _replica_rows(i, r)]
     several = any(grouped(replica.stages) for replica in replicas)
     kept = [i for i, name in enumerate(_HEADERS) if several or name != _CONTEXT]
     headers, align = [_HEADERS[i] for i in kept], "".join(_ALIGN[i] for i in kept)
     return titled(
-        title, fitted(headers, [[row[i] for i in kept] for row in rows], align)
+        _TITLE, fitted(headers, [[row[i] for i in kept] for row in rows], align)
     )
 
 
 def _replica_rows(index: int, replica: Replica) -> Iterator[list[Cell]]:
     for number, stage in enumerate(replica.stages):
+        cells = [interval(stage), *_memory_cells(stage)]
         for rank, gpu in enumerate(stage.gpus):
             context, tensor = divmod(rank, stage.shape.tp)
             yield [
@@ -68,8 +77,7 @@ def _replica_rows(index: int, replica: Replica) -> Iterator[list[Cell]]:
                 str(number),
                 str(tensor),
                 str(context % stage.shape.cp),
-                interval(stage),
-                *_memory_cells(stage),
+                *cells,
                 "Primary" if rank == 0 else "Secondary",
             ]
 

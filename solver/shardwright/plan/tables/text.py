@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from fractions import Fraction
+from itertools import zip_longest
 from math import floor
 
 from tabulate import tabulate
@@ -17,23 +18,29 @@ Real = int | float | Fraction
 def grid(headers: Sequence[str], rows: Sequence[Sequence[Cell]], align: str) -> str:
     """A table; ``align`` has one letter per column: l or r.
 
-    Headers of several lines stand on one base line. They are passed as rows because
-    tabulate widens columns with a header by two.
+    Headers of several lines stand on one base line, cells of several hang from one.
+    Headers are passed as rows because tabulate widens columns with a header by two.
     """
     heads = [header.split("\n") for header in headers]
     depth = max(map(len, heads))
     padded = [[""] * (depth - len(lines)) + lines for lines in heads]
     above = [list(line) for line in zip(*padded, strict=True)]
-    columns = zip(*above, *rows, strict=True)
+    below = [line for row in rows for line in _lines(row)]
+    columns = zip(*above, *below, strict=True)
     rule = ["-" * max(map(len, column)) for column in columns]
     words = {"l": "left", "r": "right"}
     text = tabulate(
-        [*above, rule, *map(list, rows)],
+        [*above, rule, *below],
         tablefmt="plain",
         disable_numparse=True,
         colalign=[words[a] for a in align],
     )
     return "\n".join(line.rstrip() for line in text.splitlines())
+
+
+def _lines(row: Sequence[Cell]) -> list[list[Cell]]:
+    cells = [str(cell).split("\n") for cell in row]
+    return [list(line) for line in zip_longest(*cells, fillvalue="")]
 
 
 def fitted(headers: Sequence[str], rows: Sequence[Sequence[Cell]], align: str) -> str:
