@@ -96,7 +96,7 @@ def no_plan(instance: Instance) -> ClaimProof:
     """What a certificate proves that says that no plan exists."""
     short = {"throughput": asked_mtok(instance) - 1}
     nothing = {"throughput": 0}
-    made = certify(instance, nothing, short, LIMITS)
+    made = certify(instance, nothing, short, limits())
     return verify(instance, made, nothing)[0]
 
 

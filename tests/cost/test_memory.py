@@ -148,7 +148,7 @@ def test_communicators_and_their_buffer(llama: ModelSpec) -> None:
     buffer = 2112 * 8192 * 2
 
     def total(tp: int, role: int) -> int:
-        shape, batch = StageShape.dense(tp), (64, 2048)
+        shape, batch = StageShape.dense(tp), (2112, 2048)
         return communication_bytes(llama, BF16, h100, shape, (), batch, role)
 
     assert total(1, ONLY) == 0

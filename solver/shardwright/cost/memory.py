@@ -84,7 +84,7 @@ def communication_bytes(
 ) -> int:
     """Communicators, the collective's buffer, and those of exchange and context group.
 
-    ``batch`` is (sequences, chunk tokens) of one context group.
+    ``batch`` is (tokens of a rank, chunk tokens of its context group).
     """
     constant = gpu.calibration.communicator_memory_bytes
     total = constant * (int(shape.gpus > 1) + int(role != ONLY) + int(shape.cp > 1))
@@ -92,7 +92,7 @@ def communication_bytes(
         a = value_bytes(precision.activations)[0]
         exchanged = shape.ranks_per_copy > 1 or shape.disaggregated
         copies = 1 + (most_experts_per_token(spec) if exchanged else 0)
-        total += tokens_of_rank(shape, *batch) * spec.hidden * a * copies
+        total += batch[0] * spec.hidden * a * copies
     if shape.cp > 1:
         total += _gathered_bytes(spec, precision, shape, ranks, batch[1], role)
     return total

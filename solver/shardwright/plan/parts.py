@@ -113,7 +113,7 @@ class MemoryAnatomy:
                 gpu,
                 shape,
                 self.attention_ranks(shape),
-                (micro_batch, chunk),
+                (tokens, chunk),
                 role,
             ),
             framework=framework_bytes(gpu, self.instance.limits),

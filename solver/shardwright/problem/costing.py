@@ -22,7 +22,6 @@ from shardwright.cost.memory import (
     communication_bytes,
     framework_bytes,
     stage_weight_bytes,
-    tokens_of_rank,
 )
 from shardwright.cost.rank import RankLayer
 from shardwright.cost.shape import StageShape
@@ -116,26 +115,22 @@ class StageCosts:
             kept, attention = room, rank.attention
             if attention is not None and attention.window_tokens is not None:
                 kept = np.minimum(room, mine * attention.window_tokens)
-            each = rank.kv_bytes_per_token(precision)
             kept = -(-kept // rank.kv_shards)
+            each = rank.kv_bytes_per_token(precision)
             found.append(rank.weight_bytes(precision) + kept * each)
         return np.stack(found, axis=1)[where]
 
     def _line(self, unit: Unit, role: int) -> tuple[int, int, int, int]:
-        """Bytes outside a stage's layers: fixed, per token of a rank, per token of a
+        """Bytes outside a stage's layers: fixed, per token of a rank, per row of
+        logits, per token of a chunk.
 
-        context group's chunk, per row of logits. They are affine in all three, so four
-        values say all.
+        They are affine in all of them, so four values say all.
         """
         key = ("line", unit, role)
         if key not in self._known:
-            cp = unit.shape.cp
-            fixed, token, chunk, row = (
-                self._role_bytes(unit, role, *at)
-                for at in ((0, 0, 0), (1, 0, 0), (0, cp, 0), (0, 0, 1))
-            )
-            each = token - fixed
-            self._known[key] = fixed, each, (chunk - token) // cp, row - fixed
+            at = ((0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1))
+            fixed, *each = (self._role_bytes(unit, role, *one) for one in at)
+            self._known[key] = fixed, *(more - fixed for more in each)
         line: tuple[int, int, int, int] = self._known[key]
         return line
 
@@ -149,25 +144,19 @@ class StageCosts:
         ends = np.array([ceil_fraction(c / work) for c in sizes.tolist()], np.int64)
         tokens, rows = mine - (-chunks // unit.shape.cp), mine + ends[where]
         lines = [self._line(unit, role) for role in range(len(ROLES))]
-        return np.stack(
-            [f + t * tokens + c * chunks + r * rows for f, t, c, r in lines], axis=1
-        )
+        found = [f + t * tokens + r * rows + c * chunks for f, t, r, c in lines]
+        return np.stack(found, axis=1)
 
     def _role_bytes(
-        self, unit: Unit, role: int, mine: int, chunk: int, logit_rows: int
+        self, unit: Unit, role: int, tokens: int, logit_rows: int, chunk: int
     ) -> int:
-        model, precision, shape = (
-            self.instance.model,
-            self.instance.precision,
-            unit.shape,
-        )
-        gpu, ranks = self.gpu(unit), self._attention_ranks(shape)
-        tokens = tokens_of_rank(shape, mine, chunk)
+        model, precision = self.instance.model, self.instance.precision
+        gpu, ranks = self.gpu(unit), self._attention_ranks(unit.shape)
         return (
-            stage_weight_bytes(model, precision, shape.tp, role)
+            stage_weight_bytes(model, precision, unit.shape.tp, role)
             + activation_bytes(model, precision, ranks, tokens, logit_rows, role)
             + communication_bytes(
-                model, precision, gpu, shape, ranks, (mine, chunk), role
+                model, precision, gpu, unit.shape, ranks, (tokens, chunk), role
             )
             + framework_bytes(gpu, self.instance.limits)
         )
