@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from decimal import ROUND_FLOOR, Context, Decimal
 from fractions import Fraction
+from functools import lru_cache
 
 from shardwright.schema.workload import BYTES_PER_PARAMETER
 
@@ -23,6 +24,7 @@ NS_PER_MS = 10**6
 NS_PER_US = 10**3
 
 
+@lru_cache(maxsize=4096)
 def exact(value: float) -> Fraction:
     """The decimal as written: 0.85 is 17/20, not the nearest binary fraction."""
     return Fraction(repr(value))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
 from math import isqrt
 
 from shardwright.schema.workload import Lengths, Workload
@@ -16,6 +17,7 @@ _MICRO = 10**6
 _CARRIED_TOKENS = 8192
 
 
+@lru_cache(maxsize=4096)
 def exact(value: float | int) -> Fraction:
     """The decimal that was written, not its binary neighbour."""
     return Fraction(repr(value))
