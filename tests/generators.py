@@ -398,7 +398,11 @@ class _Draw:
         if self.chance(0.15):
             limits["max_pipeline_stages"] = self.rng.randint(1, 3)
         if self.chance(0.1):
-            limits["max_tensor_parallel"] = self.rng.randint(1, 3)
+            # above an island's GPUs it lets stages spread: tests/search/test_across.py
+            groups = document["cluster"]["nodes"]
+            least = min(g.get("island_gpus") or g["gpus"] for g in groups)
+            most = self.rng.randint(1, 3)
+            limits["max_tensor_parallel"] = min(most, least)
 
     def _fix(self, document: Doc, samples: list[Sample]) -> None:
         fix: Doc = {}

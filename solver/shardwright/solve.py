@@ -144,11 +144,15 @@ class _Case:
     def _as_named(self, outcome: SearchOutcome, plan: Plan) -> SearchOutcome:
         """The outcome with the values that the links of the plan's GPUs allow."""
         values = goal_values(self.problem, plan)
-        proven = outcome.status is Status.OPTIMAL and values != outcome.bounds
-        if not self.problem.tables.slower_hops or not proven:
+        if not self.problem.tables.slower_hops or values == outcome.values:
             return outcome
-        status = Status.FEASIBLE
-        return replace(outcome, status=status, stopped_by="memory", values=values)
+        if values == outcome.bounds:
+            return replace(
+                outcome, values=values, status=Status.OPTIMAL, stopped_by="proof"
+            )
+        proven = outcome.status is Status.OPTIMAL
+        why = "memory" if proven else outcome.stopped_by
+        return replace(outcome, values=values, status=Status.FEASIBLE, stopped_by=why)
 
     def _on_slowest_links(self, outcome: SearchOutcome) -> SearchOutcome:
         """No GPUs of the islands keep a limit that their best links do: another plan.

@@ -13,6 +13,7 @@ from tests.generators import instance_of
 
 from shardwright.check import check
 from shardwright.check.told import Told
+from shardwright.formulations.cpsat import links
 from shardwright.plan.anatomy import Anatomy
 from shardwright.problem import compile_problem
 from shardwright.schema.plan import GpuRank
@@ -96,6 +97,32 @@ def test_the_pair_that_is_left_over_crosses_leaves() -> None:
     alike, sizes = fleet_of((3, 3), 1)
     assert alike == even
     assert "link_cuts" not in sizes
+
+
+def test_what_is_too_large_to_lay_is_named_and_held_against_its_bound(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Values are those of the links that the GPUs have; limits are kept."""
+    asked = instance_of(two_leaves((3, 3), 1000))
+    best = solve(asked, workers=1)
+    monkeypatch.setattr(links, "_MOST", 0)
+    found = solve(asked, workers=1)
+    assert best.status is Status.OPTIMAL
+    assert found.status in (Status.OPTIMAL, Status.FEASIBLE)
+    (first,), (named,) = best.result.objectives, found.result.objectives
+    assert named.value is not None
+    assert first.value is not None
+    assert named.bound is not None
+    assert named.value <= first.value <= named.bound
+    tight = two_leaves((3, 3), 1000)
+    assert best.plan is not None
+    slowest = max(r.latency.tpot_ns for r in best.plan.document.replicas()) - 1000
+    tight["slo"] = [{"metric": "tpot", "percentile": "mean", "limit_ms": slowest / 1e6}]
+    kept = solve(instance_of(tight), workers=1)
+    assert kept.status is not Status.OPTIMAL
+    if kept.plan is not None:
+        assert kept.report is not None
+        assert kept.report.ok
 
 
 def test_the_checker_reads_the_same_speeds() -> None:

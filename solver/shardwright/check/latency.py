@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from fractions import Fraction
+from functools import lru_cache
 
 from shardwright.check.case import Case, Rule
 from shardwright.check.exact import NS_PER_MS, exact
@@ -38,10 +39,15 @@ def _latency(
 def _limit_ns(case: Case, target: SloTarget) -> Fraction:
     """The limit; μ keeps predictions of TPOT and ITL below theirs."""
     margin = case.instance.limits.latency_margin
-    limit = exact(target.limit_ms) * NS_PER_MS
-    if margin is None or target.metric not in ("tpot", "itl"):
-        return limit
-    return limit / (1 + exact(margin))
+    if target.metric not in ("tpot", "itl"):
+        margin = None
+    return _in_ns(target.limit_ms, margin)
+
+
+@lru_cache(maxsize=64)
+def _in_ns(limit_ms: float, margin: float | None) -> Fraction:
+    limit = exact(limit_ms) * NS_PER_MS
+    return limit if margin is None else limit / (1 + exact(margin))
 
 
 def _claimed(

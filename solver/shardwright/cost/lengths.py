@@ -17,6 +17,7 @@ _MICRO = 10**6
 _CARRIED_TOKENS = 8192
 
 
+@lru_cache(maxsize=4096)
 def exact(value: float | int) -> Fraction:
     """The decimal that was written, not its binary neighbour."""
     return Fraction(repr(value))

@@ -41,6 +41,10 @@ _ROUNDS_PER_PLAN = 6
 _PRICED_AT_ONCE = 16
 
 
+class NotLaid(Exception):
+    """A fleet was neither laid on islands nor shown to have no place."""
+
+
 class Infeasible(Exception):
     """No fleet keeps all rules; proven."""
 
@@ -52,9 +56,18 @@ class DecompositionSolver:
     name: str = "default"
 
     def solve(self, problem: Problem, limits: SearchLimits) -> SearchOutcome:
-        """Optimise the goals lexicographically, with proof."""
+        """Optimise the goals lexicographically, with proof.
+
+        Where links differ and fleets are not laid on islands, the outcome is that of
+        the fastest links: whoever names GPUs has to hold the values against it.
+        """
         require_goals(self.name, problem, ALL_GOALS)
-        search = _search(problem, limits)
+        try:
+            return self._searched(_search(problem, limits))
+        except NotLaid:
+            return self._searched(Search(replace(problem, reach=None), limits))
+
+    def _searched(self, search: Search) -> SearchOutcome:
         try:
             search.all_goals()
         except Infeasible:
@@ -362,8 +375,9 @@ def _search(problem: Problem, limits: SearchLimits) -> Search:
     from shardwright.search import linked
     from shardwright.search.by_prices import PricedSearch, applies
 
+    alike = problem if problem.reach is None else replace(problem, reach=None)
     if applies(problem) and too_many(problem):
-        return PricedSearch(problem, limits)
+        return PricedSearch(alike, limits)
     if linked.applies(problem):
         return linked.LinkedSearch(problem, limits)
-    return Search(problem, limits)
+    return Search(alike, limits)

@@ -35,7 +35,7 @@ from shardwright.problem import Problem
 from shardwright.schema.errors import SolverFailure
 from shardwright.search.base import Interrupted, SearchLimits
 from shardwright.search.columns import ColumnPool, Entry
-from shardwright.search.decomposition import Search
+from shardwright.search.decomposition import NotLaid, Search
 from shardwright.search.fleets import Laid, UsedPatterns, place
 from shardwright.search.goals import fleet_fits
 
@@ -227,8 +227,7 @@ class LinkedSearch(Search):
         try:
             found = yard.laid(groups, self._run)
         except (TooLarge, Undecided):
-            self.sizes["fleets_not_laid"] = self.sizes.get("fleets_not_laid", 0) + 1
-            raise Interrupted("memory") from None
+            raise NotLaid from None
         return None if found is None else dict(zip(kinds, found, strict=True))
 
     def _run(self, model: Any) -> EngineRun:
@@ -242,7 +241,7 @@ class LinkedSearch(Search):
     def _cut(self, kinds: Counter[Kind]) -> None:
         """A part of the fleet, as small as can be, that cannot be laid."""
         if len(self.cuts) + len(self.unordered) >= _MOST_CUTS:
-            raise Interrupted("memory")
+            raise NotLaid
         if not self.optimistic and self._laid(kinds, loose=True) is not None:
             last = len(self.problem.tables.slower_hops)
             self.unordered += [
