@@ -163,7 +163,7 @@ def test_unseen_tables_are_scored(
 def test_only_what_cannot_be_predicted_is_left_out(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Twice the same rows under another source's name: all of them count."""
+    """Twice the same rows under another source's name: used, but judged once."""
     rows = [r for r in rows_of(SHIPPED) if r["mode"] == "static_batch"][:40]
     again = [{**r, "source": "Acme lab"} for r in rows]
     path = written(tmp_path / "table.csv", rows + again)
@@ -171,8 +171,8 @@ def test_only_what_cannot_be_predicted_is_left_out(
     document = last_line(capsys.readouterr().out)
     assert document["rows_used"] == 80 and not document["rows_skipped"]
     groups = document["groups"]
-    mine = sum(g["throughput"]["n"] for k, g in groups.items() if k[:4] == "Acme")
-    assert mine == sum(g["throughput"]["n"] for g in groups.values()) / 2
+    assert 0 < sum(g["throughput"]["n"] for g in groups.values()) <= 40
+    assert not [name for name in groups if name.startswith("Acme")]
 
 
 @pytest.mark.parametrize("limit", [None, 20.0, 5.0])

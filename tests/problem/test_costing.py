@@ -36,7 +36,8 @@ def scalar_role_bytes(
     """The formula of docs/cost-model.md section 3, at one operating point."""
     mine = ceil_div(m, unit.shape.attn_dp)
     rows = mine + ceil_fraction(chunk / compiler.mix.prompt_work)
-    return compiler.costs._role_bytes(unit, role, mine + chunk, rows)
+    tokens = mine + ceil_div(chunk, unit.shape.cp)
+    return compiler.costs._role_bytes(unit, role, tokens, rows, chunk)
 
 
 def test_bytes_outside_layers_are_those_of_every_point(compiler: Compiler) -> None:

@@ -124,4 +124,9 @@ def test_certificates_do_not_cover_it() -> None:
     from shardwright.planning.certify import certify
 
     with pytest.raises(UnsupportedRule):
-        certify(big(objective=["throughput"]), SearchLimits(10, workers=1))
+        certify(
+            big(objective=["throughput"]),
+            {"throughput": 1},
+            {"throughput": 2},
+            SearchLimits(10, workers=1),
+        )
