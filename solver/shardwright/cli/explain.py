@@ -33,9 +33,10 @@ def explain(
                 time_limit_s=parse_seconds(time_limit),
                 workers=workers,
                 stop=stop.is_set,
+                on_answer=None if json else lambda known: typer.echo(known.answer()),
             )
         if json:
             typer.echo(json_text.dumps(found.document(), indent=2, default=str))
         else:
-            typer.echo(found.text())
+            typer.echo(f"\n{found.rest()}")
     raise typer.Exit(ExitCode.DONE if found.feasible else ExitCode.INFEASIBLE)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from textwrap import fill
 from typing import Any
 
@@ -48,12 +48,21 @@ class Explanation:
         """Whether the instance has a plan."""
         return self.solution.plan is not None
 
-    def text(self) -> str:
-        """What is printed."""
-        blocks = _feasible_blocks(self) if self.feasible else _infeasible_blocks(self)
+    def answer(self) -> str:
+        """Why nothing fits and how far each target goes; or what binds."""
+        blocks = _limits_met(self) if self.feasible else _conflict(self)
+        return "\n\n".join(blocks)
+
+    def rest(self) -> str:
+        """What would make it work; or where it breaks and why not otherwise."""
+        blocks = _ends(self) if self.feasible else _changes(self)
         if not self.complete:
             blocks.append("The time did not suffice for more: see --time-limit.")
-        return "\n\n".join(block for block in blocks if block)
+        return "\n\n".join(blocks)
+
+    def text(self) -> str:
+        """All of it."""
+        return "\n\n".join(part for part in (self.answer(), self.rest()) if part)
 
     def document(self) -> dict[str, Any]:
         """JSON-ready."""
@@ -77,60 +86,61 @@ def explain(
     time_limit_s: float = 30.0,
     workers: int = 2,
     stop: Callable[[], bool] | None = None,
+    on_answer: Callable[[Explanation], None] | None = None,
 ) -> Explanation:
     """Why nothing fits and what would; or what binds the best plan and by how much.
 
     ``time_limit_s`` holds for the first answer, and again for all that follows it.
+    ``on_answer`` gets what ``Explanation.answer`` needs as soon as it is known.
     """
     stop = stop or (lambda: False)
     solution = solve(instance, time_limit_s=time_limit_s, workers=workers, stop=stop)
     allowance = Allowance(time_limit_s, workers, stop)
+    best = () if solution.plan else tuple(attainable(instance, allowance))
+    found = Explanation(instance, solution, best)
+    if on_answer is not None:
+        on_answer(found)
     if solution.plan is not None:
-        return _of_feasible(instance, solution, allowance)
-    return _of_infeasible(instance, solution, allowance)
+        return _of_feasible(found, allowance)
+    return _of_infeasible(found, allowance)
 
 
 _ENOUGH = 3
 """Repairs with which nobody asks for further pairs of changes."""
 
 
-def _of_infeasible(
-    instance: Instance, solution: Solution, allowance: Allowance
-) -> Explanation:
-    best = attainable(instance, allowance)
-    repairs, complete = single_repairs(instance, allowance)
-    combined = combined_repairs(instance, allowance, most=_ENOUGH - len(repairs))
-    return Explanation(
-        instance,
-        solution,
-        tuple(best),
-        tuple(repairs),
-        tuple(combined),
-        complete=complete,
+def _of_infeasible(found: Explanation, allowance: Allowance) -> Explanation:
+    repairs, complete = single_repairs(found.instance, allowance)
+    few = _ENOUGH - len(repairs)
+    combined = combined_repairs(found.instance, allowance, most=few) if few > 0 else []
+    return replace(
+        found, repairs=tuple(repairs), combined=tuple(combined), complete=complete
     )
 
 
-def _of_feasible(
-    instance: Instance, solution: Solution, allowance: Allowance
-) -> Explanation:
-    others = alternatives(instance, solution, allowance)
-    ends = break_evens(instance, allowance)
-    return Explanation(
-        instance,
-        solution,
+def _of_feasible(found: Explanation, allowance: Allowance) -> Explanation:
+    others = alternatives(found.instance, found.solution, allowance)
+    ends = break_evens(found.instance, allowance)
+    return replace(
+        found,
         break_evens=tuple(ends),
         alternatives=tuple(others),
         complete=bool(allowance.left_s()),
     )
 
 
-def _infeasible_blocks(found: Explanation) -> list[str]:
+def _conflict(found: Explanation) -> list[str]:
     conflict, result = found.solution.result.conflict, found.solution.result
     blocks = [f"{result.status.value}  no plan keeps every rule"]
     if conflict is not None:
         blocks.append(conflict_text(conflict))
     if found.attainable:
         blocks.append(_attainable_table(found.attainable))
+    return blocks
+
+
+def _changes(found: Explanation) -> list[str]:
+    blocks = []
     if found.repairs:
         title = "What would make it work (each solved and checked)"
         blocks.append(_repairs_table(title, found.repairs))
@@ -177,21 +187,21 @@ def _repairs_table(title: str, repairs: tuple[Repair, ...]) -> str:
     return titled(title, grid(headers, rows, "llrrr"))
 
 
-def _feasible_blocks(found: Explanation) -> list[str]:
+def _limits_met(found: Explanation) -> list[str]:
     view = found.solution.plan
     assert view is not None
-    blocks = [headline(view), _binding_table(found.solution)]
+    return [headline(view), _binding_table(found.solution)]
+
+
+def _ends(found: Explanation) -> list[str]:
+    blocks = []
     if found.break_evens:
         rows = [
             [b.field, b.asked, b.last, "solved" if b.exact else "open"]
             for b in found.break_evens
         ]
-        blocks.append(
-            titled(
-                "Where it breaks",
-                grid(["", "asked", "last that works", ""], rows, "lrrl"),
-            )
-        )
+        table = grid(["", "asked", "last that works", ""], rows, "lrrl")
+        blocks.append(titled("Where it breaks", table))
     if found.alternatives:
         blocks.append(_alternatives_table(found))
     return blocks
