@@ -292,8 +292,8 @@ class _Draw:
             rules = {"equal_shape_per_stage": self.chance(0.6)}
             rules["micro_batches_equal_stages"] = self.chance(0.5)
             return {"name": "generic", "rules": rules}
-        if self.context and self.chance(0.5):
-            return {"name": "sglang"}
+        if self.context and self.chance(0.5):  # SGLang has it for experts alone
+            return {"name": "sglang" if self.experts else "generic"}
         if self.experts and not self.context and self.chance(0.5):
             return {"name": self.rng.choice(("sglang", "trtllm"))}
         if not self.context and self.chance(0.5):

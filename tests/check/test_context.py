@@ -14,6 +14,7 @@ from shardwright.check import check
 GROUP = {"tp": 2, "cp": 2, "moe_tp": 1, "ep": 4}
 COPIES = {"tp": 2, "cp": 2, "moe_tp": 1, "ep": 2, "moe_dp": 2}
 SGLANG: dict[str, Any] = {"engine": {"name": "sglang"}}
+AMD = {"cluster.gpu_types.big.vendor": "AMD"}
 LATENT = {
     "model.layer_kinds.0.attention": {
         "type": "mla", "heads": 4, "q_lora_rank": 4, "kv_lora_rank": 6,
@@ -134,6 +135,7 @@ def test_several_copies_of_a_group_exchange_within_their_part() -> None:
         ("sglang", {}, GROUP, 3, ()),
         ("vllm", LATENT, GROUP, 3, ()),
         ("vllm", {}, GROUP, 3, ("context_parallel",)),
+        ("sglang", AMD, GROUP, 3, ("context_parallel",)),
         ("trtllm", {}, {**GROUP, "tp": 4, "cp": 1}, 3, ()),
         ("trtllm", {}, GROUP, 3, ("context_parallel",)),
         # copies: SGLang's follow the group, and are whole or in slices

@@ -19,7 +19,8 @@ from tests.generators import instance_of, random_document
 from shardwright.solve import solve
 
 Doc = dict[str, Any]
-MIXTURE_ENGINES = ("generic", "sglang", "vllm")
+ENGINES = ("generic", "sglang", "vllm")
+DENSE_ENGINES = ("generic", "vllm")
 
 
 def grouped(seed: int, experts: bool) -> Doc:
@@ -39,7 +40,7 @@ def grouped(seed: int, experts: bool) -> Doc:
         **found,
         "cluster": {**found["cluster"], "nodes": nodes},
         "limits": {"memory_fraction": 1.0, "communication_share": 0.99},
-        "engine": {"name": rng.choice(MIXTURE_ENGINES)},
+        "engine": {"name": rng.choice(ENGINES if experts else DENSE_ENGINES)},
         "workload": workload,
         "slo": [],
         "fix": fix,

@@ -19,11 +19,11 @@ from shardwright.schema.instance import Fix
 from shardwright.schema.workload import Engine
 from shardwright.solve import solve
 
-INSTANCES = Path(__file__).parents[2] / "instances"
+ROOT = Path(__file__).parents[2]
 FILES = {
-    "dense": "production/llama3.1-8b-8xh100-long-prompts.yaml",
-    "experts": "moe/qwen3-235b-a22b-fp8-8xh200-long-prompts.yaml",
-    "latent": "moe/deepseek-v3-8xh200-long-prompts.yaml",
+    "dense": "tests/data/llama3.1-8b-long-prompts.yaml",
+    "experts": "instances/moe/qwen3-235b-a22b-fp8-8xh200-long-prompts.yaml",
+    "latent": "instances/moe/deepseek-v3-8xh200-long-prompts.yaml",
 }
 FIXED = {
     "dense": Fix(tp=2, cp=2, pp=2, dp=1, sequences=4, prefill_chunk_tokens=4096),
@@ -38,7 +38,7 @@ def view(name: str, engine: str | None = None) -> PlanView:
     changes: dict[str, object] = {"fix": FIXED[name], "slo": ()}
     if engine is not None:
         changes["engine"] = Engine.model_validate({"name": engine})
-    subject = sw.load(INSTANCES / FILES[name]).model_copy(update=changes)
+    subject = sw.load(ROOT / FILES[name]).model_copy(update=changes)
     solution = solve(subject, time_limit_s=30, workers=1, explain=False)
     assert solution.plan is not None
     return PlanView(subject, solution.plan.document)
@@ -72,22 +72,22 @@ def test_rows_of_transfers_make_the_whole(name: str, engine: str | None) -> None
 
 
 def test_gathered_bytes() -> None:
-    seen = view("dense")
+    seen = view("experts")
     rows = exchanges(seen.anatomy, seen.document.replicas()[0])
     row = next(r for r in rows if r.what == "prompt KV")
-    # 4,000 tokens of 4 KV heads · 2 · 128 · 2 B on one rank, in 16 layers
-    assert (row.prefill.count, row.prefill.bytes_each) == (16, 4000 * 4 * 2 * 128 * 2)
+    # 7,200 tokens of 2 KV heads · 2 · 128 · 2 B on one rank, in 94 layers
+    assert (row.prefill.count, row.prefill.bytes_each) == (94, 7200 * 2 * 2 * 128 * 2)
 
 
 def test_kv_room() -> None:
     """Copies of a token count where every rank keeps the whole cache."""
-    whole, cut = view("dense"), view("dense", "generic")
-    each = 32 * 2 * 8 * 128 * 2
+    whole, cut = view("experts"), view("experts", "generic")
+    each = 94 * 2 * 4 * 128 * 2
     rooms = [kv_room(v.anatomy, v.document.replicas()[0]) for v in (whole, cut)]
-    assert [room.bytes_per_token for room in rooms] == [2 * each, each]
-    assert rooms[0].cache_bytes == pytest.approx(2 * rooms[1].cache_bytes, rel=1e-5)
+    assert [room.bytes_per_token for room in rooms] == [4 * each, each]
+    assert rooms[0].cache_bytes == pytest.approx(4 * rooms[1].cache_bytes, rel=1e-4)
     assert rooms[0].tokens_capacity is not None and rooms[1].tokens_capacity is not None
-    assert rooms[1].tokens_capacity > 1.9 * rooms[0].tokens_capacity
+    assert rooms[1].tokens_capacity > 3.9 * rooms[0].tokens_capacity
 
 
 def test_engines_that_can_start_it() -> None:
@@ -98,10 +98,10 @@ def test_engines_that_can_start_it() -> None:
 
     assert rules("dense") == {
         "vllm": ["latent_context"],
-        "sglang": [],
+        "sglang": ["mixture_context", "cache_as_priced"],
         "trtllm": ["no_context"],
     }
-    assert rules("dense", "generic")["sglang"] == ["cache_as_priced"]
+    assert rules("experts", "generic")["sglang"] == ["cache_as_priced"]
     assert rules("latent")["vllm"] == []
     found = rules("experts")
     assert found["sglang"] == []

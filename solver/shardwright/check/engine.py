@@ -101,7 +101,7 @@ def micro_batches_equal_stages(case: Case) -> Iterator[RuleRow]:
 
 
 def context_parallel(case: Case) -> Iterator[RuleRow]:
-    """cp = 1: trtllm, measured latencies, vllm unless all attention is latent"""
+    """cp = 1: trtllm, measured latencies; vllm: not all MLA; sglang: dense, or AMD"""
     engine = case.instance.engine
     if runs_context(case.instance):
         return
@@ -121,6 +121,10 @@ def runs_context(instance: Instance) -> bool:
     engine = instance.engine
     if engine.latencies != "analytic" or engine.name == "trtllm":
         return False
+    if engine.name == "sglang":
+        types, nodes = instance.cluster.gpu_types, instance.cluster.nodes
+        amd = any(types[group.gpu].vendor == "AMD" for group in nodes)
+        return has_experts(instance.model) and not amd
     kinds = [kind.attention for kind in instance.model.layer_kinds if kind.attention]
     return engine.name != "vllm" or all(isinstance(a, MlaAttention) for a in kinds)
 

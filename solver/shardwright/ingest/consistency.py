@@ -208,7 +208,18 @@ def context_refusal(instance: Instance) -> str | None:
         return "1; its context parallelism (Helix) is of generation servers alone"
     if engine.name == "vllm" and not all(isinstance(a, MlaAttention) for a in kinds):
         return "1 unless all attention is latent (MLA); no other backend starts"
+    mixture = any(isinstance(k.ffn, MoeFfn) for k in instance.model.layer_kinds)
+    if engine.name == "sglang" and not mixture:
+        return "1 for dense models, whose classes do not have it"
+    if engine.name == "sglang" and _amd_types(instance):
+        return "1 on AMD GPUs, where its prefill context parallelism is refused"
     return None
+
+
+def _amd_types(instance: Instance) -> list[str]:
+    cluster = instance.cluster
+    used = {group.gpu for group in cluster.nodes}
+    return [name for name in used if cluster.gpu_types[name].vendor == "AMD"]
 
 
 def _doubled(pair: tuple[int, int]) -> tuple[int, int, int, int]:

@@ -156,6 +156,16 @@ def no_context(anatomy: Anatomy, replica: Replica) -> str | None:
     return None if cp == 1 else f"CP {cp}; 1 is allowed beside prefill"
 
 
+def mixture_context(anatomy: Anatomy, replica: Replica) -> str | None:
+    """SGLang's classes with prefill context parallelism are mixtures; not on AMD."""
+    cp = max(stage.shape.cp for stage in replica.stages)
+    types = anatomy.instance.cluster.gpu_types
+    amd = any(types[stage.gpu_type].vendor == "AMD" for stage in replica.stages)
+    if cp == 1 or (expert_count(anatomy.instance) and not amd):
+        return None
+    return f"CP {cp}; 1 is allowed {'on AMD GPUs' if amd else 'for dense models'}"
+
+
 def cache_as_priced(anatomy: Anatomy, replica: Replica) -> str | None:
     """Whether the engine keeps as much cache on a rank of a context group as priced."""
     cp = max(stage.shape.cp for stage in replica.stages)
@@ -236,6 +246,7 @@ ENGINES: dict[str, tuple[Rule, ...]] = {
     "sglang": (
         *_COMMON,
         copies_follow_context,
+        mixture_context,
         cache_as_priced,
         experts_divisible,
         equal_gpus_per_node,
