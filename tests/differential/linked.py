@@ -8,7 +8,6 @@ cannot be placed as assumed, has to find the same, and to say that it is proven.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ from itertools import product
 from random import Random
 from typing import Any
 
+from tests.differential.command import main
 from tests.generators import instance_of, random_document
 
 from shardwright.problem import Design, Problem, StageChoice, compile_problem
@@ -205,19 +205,5 @@ def instance_and_problem(seed: int) -> tuple[Instance, Problem]:
     return instance, compile_problem(instance)
 
 
-def main() -> int:
-    """0 if every case agrees."""
-    parser = argparse.ArgumentParser(prog="python -m tests.differential.linked")
-    parser.add_argument("--cases", type=int, default=600)
-    parser.add_argument("--seed", type=int, default=0)
-    asked = parser.parse_args()
-    seen: Counter[str] = Counter()
-    for seed in range(asked.seed, asked.seed + asked.cases):
-        seen += compare(seed)
-    for name, count in sorted(seen.items()):
-        print(f"{count:6d}  {name}")
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main("tests.differential.linked", compare))

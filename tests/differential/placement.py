@@ -6,12 +6,12 @@ programs for large clusters never exceed it, their plans never undercut it.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections import Counter
 from dataclasses import replace
 from random import Random
 
+from tests.differential.command import main
 from tests.differential.placement_cases import random_topology, random_traffic
 from tests.differential.placement_oracle import Oracle
 
@@ -121,19 +121,5 @@ def renamed(topology: Topology, draw: Random) -> Topology:
     return replace(topology, shapes=tuple(shapes), nodes=tuple(nodes))
 
 
-def main() -> int:
-    """0 if every case agrees."""
-    parser = argparse.ArgumentParser(prog="python -m tests.differential.placement")
-    parser.add_argument("--cases", type=int, default=600)
-    parser.add_argument("--seed", type=int, default=0)
-    asked = parser.parse_args()
-    seen: Counter[str] = Counter()
-    for seed in range(asked.seed, asked.seed + asked.cases):
-        seen += compare(seed)
-    for name, count in sorted(seen.items()):
-        print(f"{count:6d}  {name}")
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main("tests.differential.placement", compare))
