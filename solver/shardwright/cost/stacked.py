@@ -277,8 +277,10 @@ class Stack:
 
     def _experts(self, tokens: FloatArray) -> FloatArray:
         f, c, s, w = self._figures, self.rates.columns, self._shape, self._work
-        awake = f["slots"] * terms.woken(f["experts"], f["top_k"], tokens)
-        pairs = tokens * f["top_k"] / s["ep"] * f["balance"]
+        # fewer than one sequence on average: an iteration has one, or does not happen
+        rows = np.ceil(tokens)
+        awake = f["slots"] * terms.woken(f["experts"], f["top_k"], rows)
+        pairs = rows * f["top_k"] / s["ep"] * f["balance"]
         rows = np.maximum(pairs, awake * c["tile"])
         return terms.joined(
             w["expert_row"] * rows, w["expert_read"] * awake, c["exponent"]
