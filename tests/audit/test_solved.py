@@ -44,11 +44,15 @@ def test_targets_count_only_when_they_are_asked_for() -> None:
 
 
 def test_context_parallelism_is_the_engines_to_run() -> None:
-    """No backend of vLLM starts it without latent attention; SGLang does."""
+    """vLLM starts it with latent attention alone, SGLang with experts alone."""
     finding = feasible(dense(), "infeasible", "TP4-CP2")
     assert finding.verdict == "holds"
     assert "latent (MLA)" in finding.derivation
     other = dense().model_copy(update={"engine": Engine(name="sglang")})
+    finding = feasible(other, "infeasible", "TP4-CP2")
+    assert finding.verdict == "holds"
+    assert "dense models" in finding.derivation
+    other = dense().model_copy(update={"engine": Engine(name="generic")})
     assert feasible(other, "feasible", "TP4-CP2").verdict == "holds"
     assert feasible(other, "infeasible", "TP1-CP8").verdict == "holds"
     assert feasible(other, "infeasible", "TP4-CP4").verdict == "holds"
