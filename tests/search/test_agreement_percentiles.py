@@ -9,14 +9,22 @@ from __future__ import annotations
 
 from collections import Counter
 
+import pytest
 from tests.agreement import agree_on
 from tests.fuzz.percentiles import document, small
+
+from shardwright.search import decomposition
 
 SEEDS = range(26)
 FEWEST = 4
 
 
-def test_default_agrees_with_brute_force() -> None:
+@pytest.mark.parametrize("many", [decomposition._MANY, 1])
+def test_default_agrees_with_brute_force(
+    many: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With few columns the fleet's relaxation is not asked first, unless forced to."""
+    monkeypatch.setattr(decomposition, "_MANY", many)
     kinds: Counter[str] = Counter()
     for seed in SEEDS:
         case = document(seed)

@@ -13,7 +13,7 @@ from math import inf
 from shardwright.cost.tails import RequestLaw, Station, Target
 
 _MOST = 200_000
-"""Brackets kept; then all are forgotten."""
+"""Brackets kept; then everything is forgotten."""
 
 
 @dataclass
@@ -55,6 +55,7 @@ class KnownRates:
         """What is known of one target; None: of being stable."""
         if len(self._brackets) > _MOST:
             self._brackets.clear()
+            self.largest.clear()
         return self._brackets.setdefault((station, target), Bracket())
 
 

@@ -42,6 +42,7 @@ _STEP = 1.002
 """Rates are rounded down to a power of it: closer than the closed forms are right,
 and points that differ in nothing that matters have one rate."""
 _NEAR, _FURTHER = 4, 4
+"""Steps below a rate that fails at which is asked first, and how they grow."""
 _LEAST_LOAD = 0.01
 """Share of what is stable below which a rate counts as none."""
 

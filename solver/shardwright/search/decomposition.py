@@ -249,7 +249,8 @@ class Search(Progress):
             prices = fleet_prices(self.problem, columns, self.rows, goal)
             if prices is None:  # the fleet program decides: GLOP works in floats
                 return entries
-            self._tighten(goal, prices.bound())
+            if not pool.open:  # else some column may be faster than it is here
+                self._tighten(goal, prices.bound())
             kept = prices.promising(self.values[len(self.bounds) :][:1])
             unknown = [entries[j] for j in kept if entries[j].design is None]
             if not unknown and not self.values:
