@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,9 @@ from ruamel.yaml import YAML
 
 from shardwright.ingest import catalogue
 from shardwright.planning.replay import Resolver
-from shardwright.planning.runs import Skipped
+from shardwright.planning.runs import Skipped, columns
 from shardwright.schema.cluster import GpuSpec
+from shardwright.schema.errors import InvalidInstance
 from shardwright.schema.model import (
     Attention,
     DenseFfn,
@@ -23,6 +25,16 @@ from shardwright.schema.model import (
 )
 
 DATA = Path(__file__).parent / "data"
+
+
+def readable(table: Path) -> bool:
+    """Whether a file is a table of runs; says on stderr why not."""
+    try:
+        columns(table)
+    except InvalidInstance as refused:
+        print(refused, file=sys.stderr)
+        return False
+    return True
 
 
 @cache
